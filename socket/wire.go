@@ -1,0 +1,162 @@
+package socket
+
+import "time"
+
+// Schema is the version of the JSON documents below. Fields may be added;
+// none is renamed or removed while it stays the same.
+const Schema = 1
+
+// Status is the answer to GET /v1/status.
+type Status struct {
+	Schema    int        `json:"schema"`
+	Daemon    DaemonInfo `json:"daemon"`
+	Instances []Instance `json:"instances"`
+	// Unknown lists the selectors that matched nothing.
+	Unknown []string `json:"unknown,omitempty"`
+}
+
+// DaemonInfo describes the daemon that answers.
+type DaemonInfo struct {
+	PID           int     `json:"pid"`
+	Keeper        int     `json:"keeper"` // pid of the process that owns the programs
+	Version       string  `json:"version"`
+	Config        string  `json:"config"`
+	UptimeSeconds float64 `json:"uptime_seconds"`
+}
+
+// Instance is what runs, or does not, in one slot of a program.
+type Instance struct {
+	Name          string    `json:"name"`
+	Program       string    `json:"program"`
+	Group         string    `json:"group,omitempty"`
+	State         string    `json:"state"` // STOPPED, STARTING, RUNNING, BACKOFF, STOPPING, EXITED, FATAL, UNKNOWN
+	Task          *Task     `json:"task"`  // null before the first launch
+	PID           int       `json:"pid,omitempty"`
+	Since         time.Time `json:"since"` // when it entered State
+	UptimeSeconds float64   `json:"uptime_seconds"`
+	Restarts      int       `json:"restarts"`
+	Ready         *bool     `json:"ready"`
+	Healthy       *bool     `json:"healthy"`
+	Desired       string    `json:"desired"` // running or stopped
+	Exit          *Exit     `json:"exit"`    // the last end; null if there was none
+	Detail        string    `json:"detail,omitempty"`
+	// OK is false when the instance is not in its desired state: pm status
+	// then exits with 3.
+	OK bool `json:"ok"`
+}
+
+// Task names a task and its state.
+type Task struct {
+	ID    string `json:"id"`
+	State string `json:"state"`
+}
+
+// Exit is how a task ended.
+type Exit struct {
+	Code     int       `json:"code"`             // exit code; -1 if Signal is set
+	Signal   string    `json:"signal,omitempty"` // without SIG
+	Time     time.Time `json:"time"`
+	Expected bool      `json:"expected"`
+}
+
+// Event is one line of GET /v1/events.
+type Event struct {
+	Schema   int       `json:"schema"`
+	Seq      uint64    `json:"seq"`
+	Time     time.Time `json:"time"`
+	Type     string    `json:"type"` // starting, running, backoff, stopping, stopped, exited, fatal, reload, command, …
+	Instance string    `json:"instance,omitempty"`
+	Program  string    `json:"program,omitempty"`
+	Task     *Task     `json:"task,omitempty"`
+	PID      int       `json:"pid,omitempty"`
+	Exit     *Exit     `json:"exit,omitempty"`
+	By       string    `json:"by,omitempty"` // who asked: "uid 0 pid 4711"
+	Message  string    `json:"message,omitempty"`
+}
+
+// Request is the body of POST /v1/start, stop, restart, signal and scale.
+type Request struct {
+	Selectors []string `json:"selectors"`
+	Signal    string   `json:"signal,omitempty"`   // signal
+	NumProcs  *int     `json:"numprocs,omitempty"` // scale
+	Rolling   bool     `json:"rolling,omitempty"`  // restart
+	NoWait    bool     `json:"no_wait,omitempty"`
+	// TimeoutSeconds bounds the wait for the outcome; 0: as long as it takes.
+	TimeoutSeconds float64 `json:"timeout_seconds,omitempty"`
+}
+
+// Result is the answer to a Request: one Outcome for each instance acted on.
+type Result struct {
+	Schema  int       `json:"schema"`
+	Results []Outcome `json:"results"`
+	Unknown []string  `json:"unknown,omitempty"` // selectors that matched nothing
+}
+
+// Outcome is what became of one instance.
+type Outcome struct {
+	Instance string `json:"instance"`
+	State    string `json:"state"`
+	// Code is the exit code that this outcome alone would give: 0, 1, 7 or 8.
+	Code    int    `json:"code"`
+	Message string `json:"message"` // "started", "already running", "exited too quickly (exit 1)" …
+}
+
+// WaitRequest is the body of POST /v1/wait.
+type WaitRequest struct {
+	Selectors      []string `json:"selectors"`
+	For            string   `json:"for"` // running, healthy or stopped
+	TimeoutSeconds float64  `json:"timeout_seconds,omitempty"`
+}
+
+// ReloadRequest is the body of POST /v1/reload.
+type ReloadRequest struct {
+	DryRun bool `json:"dry_run,omitempty"`
+}
+
+// Plan is what a reload does, or would do.
+type Plan struct {
+	Schema  int      `json:"schema"`
+	Actions []Action `json:"actions"`
+}
+
+// Action is what a reload does to one instance.
+type Action struct {
+	Instance string   `json:"instance"`
+	Action   string   `json:"action"` // start, stop, respawn, live, scale, reopen or keep
+	Reasons  []string `json:"reasons"`
+}
+
+// LogsRequest is the query of GET /v1/logs.
+type LogsRequest struct {
+	Selectors []string
+	Lines     int    // last lines of each instance; -1: all that is kept
+	Stream    string // stdout, stderr or empty: both
+	Follow    bool
+}
+
+// LogLine is one line of GET /v1/logs.
+type LogLine struct {
+	Schema   int       `json:"schema"`
+	Time     time.Time `json:"time"` // when pm read it; zero if the program writes to its file itself
+	Instance string    `json:"instance"`
+	Stream   string    `json:"stream"`
+	Line     string    `json:"line"`             // without its newline; invalid UTF-8 replaced
+	Base64   string    `json:"base64,omitempty"` // the bytes, when they are not valid UTF-8
+	Partial  bool      `json:"partial,omitempty"`
+}
+
+// Problem is the body of every answer that is not a success.
+type Problem struct {
+	Schema int    `json:"schema"`
+	Error  string `json:"error"`
+	Hint   string `json:"hint,omitempty"`
+	// Code is the exit code that the command line gives.
+	Code int `json:"code"`
+}
+
+// Version is the answer to GET /v1/version.
+type Version struct {
+	Schema  int    `json:"schema"`
+	Version string `json:"version"`
+	API     string `json:"api"` // "v1"
+}
