@@ -1,0 +1,497 @@
+package proc
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"pm.example/proc/inherited"
+)
+
+// Command says what to start and in which circumstances. Everything in it
+// reaches the child only; pm itself is never changed.
+type Command struct {
+	// Argv is the program and its arguments. A program without a slash is
+	// looked up in the PATH of Env; a relative path is relative to Dir.
+	Argv []string
+	// Env is the whole environment, as KEY=value; a later entry wins.
+	Env []string
+	// Dir is the working directory; empty: pm's own.
+	Dir string
+	// Umask is the file mode creation mask; nil: pm's own.
+	Umask *int
+	// User is the identity to take on; nil: pm's own.
+	User *User
+	// Limits are resource limits by their setrlimit(2) number. The limit of
+	// open files, if not given, is the one that pm itself was started with.
+	Limits map[int]Limit
+	// Nice and OOMScoreAdj are set if not nil.
+	Nice, OOMScoreAdj *int
+	// Stdin, Stdout and Stderr are the first three descriptors.
+	Stdin, Stdout, Stderr Stdio
+	// Terminal leaves the program in pm's session, in a process group of its
+	// own, and in the foreground if pm is. Otherwise it leads its own session.
+	Terminal bool
+}
+
+// User is an identity: numbers only, looked up by the caller.
+type User struct {
+	UID, GID uint32
+	// Groups are the supplementary groups; none: none.
+	Groups []uint32
+}
+
+// Limit is a soft and a hard limit; ^uint64(0) is no limit.
+type Limit struct{ Soft, Hard uint64 }
+
+// Stdio says what one of the first three descriptors is.
+type Stdio struct {
+	// Kind chooses; the zero value is /dev/null.
+	Kind StdioKind
+	// Path is the file of File and Input.
+	Path string
+	// File is the open file of Descriptor. It stays the caller's.
+	File *os.File
+}
+
+// StdioKind is the sort of a descriptor.
+type StdioKind int
+
+// The kinds of descriptors.
+const (
+	Null       StdioKind = iota // /dev/null
+	Pipe                        // a pipe to pm; Event.Stdout or Event.Stderr has its read end
+	File                        // a file, created if missing and appended to
+	Input                       // a file to read
+	Descriptor                  // an open file of pm's
+	SameStdout                  // stderr only: whatever stdout is
+)
+
+// SpawnError tells why a process could not be started: what was tried, on
+// what, and why it failed.
+type SpawnError struct {
+	// Doing is what failed, in the user's words: `workingdir "/x"`.
+	Doing string
+	// Err is the reason.
+	Err error
+	// Passing says that the same attempt may succeed later: the system lacked
+	// processes, descriptors or memory. Otherwise the description is wrong.
+	Passing bool
+}
+
+func (e *SpawnError) Error() string { return e.Doing + ": " + e.Err.Error() }
+
+// Unwrap returns the reason.
+func (e *SpawnError) Unwrap() error { return e.Err }
+
+// Missing reports whether the program itself does not exist.
+func (e *SpawnError) Missing() bool {
+	return strings.HasPrefix(e.Doing, "cmd ") && (errors.Is(e.Err, fs.ErrNotExist) || errors.Is(e.Err, errNoCommand))
+}
+
+var (
+	errNoCommand    = errors.New("no such command")
+	errNotInPath    = fmt.Errorf("%w in its PATH", errNoCommand)
+	errNoInterprete = errors.New("its interpreter (the first line of the script, or the dynamic loader) does not exist")
+	errFormat       = errors.New("not a program this machine can run (a script needs a first line such as #!/bin/sh)")
+)
+
+func spawnError(doing string, err error) *SpawnError {
+	return &SpawnError{Doing: doing, Err: words(err), Passing: passing(err)}
+}
+
+// passing reports whether err is a lack that may go away.
+func passing(err error) bool {
+	for _, errno := range []syscall.Errno{unix.EAGAIN, unix.ENOMEM, unix.EMFILE, unix.ENFILE, unix.ENOSPC, unix.ETXTBSY} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
+}
+
+// words strips the operation and the path from an error that already stand in
+// front of it.
+func words(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
+
+// maxFiles is how many descriptors a child can be given.
+const maxFiles = 3
+
+// slots are low descriptors of pm's, reserved for handing files to a child: by
+// closing all above them the child copies a short table (see image.vfork).
+type slots struct {
+	null int
+	fds  [maxFiles]int
+}
+
+func newSlots() (*slots, error) {
+	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open /dev/null: %w", err)
+	}
+	s := &slots{null: null}
+	for i := range s.fds {
+		// At least 3, so that filling descriptor i never overwrites a slot.
+		if s.fds[i], err = unix.FcntlInt(uintptr(null), unix.F_DUPFD_CLOEXEC, maxFiles); err != nil {
+			return nil, fmt.Errorf("cannot reserve a descriptor: %w", err)
+		}
+	}
+	return s, nil
+}
+
+// put makes slot i refer to fd.
+func (s *slots) put(i, fd int) error { return unix.Dup3(fd, s.fds[i], unix.O_CLOEXEC) }
+
+// reset lets go of what the slots referred to: a pipe held here would never
+// reach its end.
+func (s *slots) reset() {
+	for i := range s.fds {
+		_ = s.put(i, s.null)
+	}
+}
+
+func (s *slots) close() {
+	for _, fd := range append(s.fds[:], s.null) {
+		_ = unix.Close(fd)
+	}
+}
+
+// end returns the first descriptor after all slots.
+func (s *slots) end() uintptr {
+	end := 0
+	for _, fd := range s.fds {
+		end = max(end, fd+1)
+	}
+	return uintptr(end)
+}
+
+// spawned is a process that has just been started.
+type spawned struct {
+	pid, pidfd     int
+	start          time.Time
+	stdout, stderr int // read ends of pipes; -1: none
+}
+
+// spawn starts c with the given tag (0: none). The calling goroutine must be
+// the only user of s.
+func (s *slots) spawn(c *Command, tag uint64) (spawned, int, *SpawnError) {
+	out := spawned{stdout: -1, stderr: -1}
+	path, fail := lookPath(c)
+	if fail != nil {
+		return out, 0, fail
+	}
+	im, fail := newImage(c, path, tag, s)
+	if fail != nil {
+		return out, 0, fail
+	}
+	defer s.reset()
+	if fail := s.files(c, &out); fail != nil {
+		out.closePipes()
+		return out, 0, fail
+	}
+	pid, pidfd, errno := im.launch()
+	out.start = time.Now()
+	if errno != 0 {
+		out.closePipes()
+		if pidfd >= 0 {
+			_ = unix.Close(pidfd)
+		}
+		return out, pid, im.explain(c, path, errno)
+	}
+	out.pid, out.pidfd = pid, pidfd
+	return out, 0, nil
+}
+
+func (p *spawned) closePipes() {
+	for _, fd := range []*int{&p.stdout, &p.stderr} {
+		if *fd >= 0 {
+			_ = unix.Close(*fd)
+			*fd = -1
+		}
+	}
+}
+
+// files opens the child's descriptors into the slots.
+func (s *slots) files(c *Command, out *spawned) *SpawnError {
+	for i, f := range []struct {
+		name  string
+		stdio Stdio
+		read  *int
+	}{{"stdin", c.Stdin, nil}, {"stdout", c.Stdout, &out.stdout}, {"stderr", c.Stderr, &out.stderr}} {
+		if err := s.file(i, f.stdio, c.Dir, f.read); err != nil {
+			return spawnError(strings.TrimSpace(f.name+" "+quoted(f.stdio.Path)), err)
+		}
+	}
+	return nil
+}
+
+func quoted(path string) string {
+	if path == "" {
+		return ""
+	}
+	return strconv.Quote(path)
+}
+
+func (s *slots) file(i int, io Stdio, dir string, read *int) error {
+	switch io.Kind {
+	case Pipe:
+		var p [2]int
+		if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+			return err
+		}
+		*read = p[0]
+		return s.move(i, p[1])
+	case File:
+		return s.open(i, absolute(dir, io.Path), unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT)
+	case Input:
+		return s.open(i, absolute(dir, io.Path), unix.O_RDONLY)
+	case Descriptor:
+		return s.put(i, int(io.File.Fd()))
+	case SameStdout:
+		return s.put(i, s.fds[1])
+	default:
+		return s.put(i, s.null)
+	}
+}
+
+func absolute(dir, path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
+}
+
+// open opens path into slot i. It never waits: a FIFO that nobody reads is an
+// error (ENXIO), not a hang.
+func (s *slots) open(i int, path string, flags int) error {
+	fd, err := unix.Open(path, flags|unix.O_CLOEXEC|unix.O_NOCTTY|unix.O_NONBLOCK, 0o666)
+	if err != nil {
+		if err == unix.ENXIO {
+			return errors.New("it is a FIFO or socket that nobody reads")
+		}
+		return err
+	}
+	if err := unix.SetNonblock(fd, false); err != nil {
+		_ = unix.Close(fd)
+		return err
+	}
+	return s.move(i, fd)
+}
+
+// move makes slot i refer to what fd refers to, and closes fd.
+func (s *slots) move(i, fd int) error {
+	err := s.put(i, fd)
+	_ = unix.Close(fd)
+	return err
+}
+
+// newImage lays out what the child needs, in memory that the child can use
+// without allocating.
+func newImage(c *Command, path string, tag uint64, s *slots) (*image, *SpawnError) {
+	im := &image{
+		slots:      s.fds[:],
+		closeFrom:  s.end(),
+		umask:      -1,
+		session:    !c.Terminal,
+		group:      c.Terminal,
+		foreground: c.Terminal && inForeground(c.Stdin),
+		tag:        unix.Rlimit{Cur: tag, Max: tag},
+	}
+	for _, text := range append([]string{path, c.Dir}, c.Argv...) {
+		if strings.IndexByte(text, 0) >= 0 {
+			return nil, &SpawnError{Doing: "cmd " + strconv.Quote(text), Err: errors.New("it contains a NUL byte")}
+		}
+	}
+	im.path = cString(path)
+	im.argv = cStrings(c.Argv)
+	im.envv = cStrings(dedupe(c.Env))
+	if c.Dir != "" {
+		im.dir = cString(c.Dir)
+	}
+	if c.Umask != nil {
+		im.umask = *c.Umask
+	}
+	if c.Nice != nil {
+		im.setNice, im.nice = true, *c.Nice
+	}
+	if c.OOMScoreAdj != nil {
+		im.oom, im.oomPath = []byte(strconv.Itoa(*c.OOMScoreAdj)), cString("/proc/self/oom_score_adj")
+	}
+	if u := c.User; u != nil && !isSelf(u) {
+		im.setCred, im.uid, im.gid, im.groups = true, uintptr(u.UID), uintptr(u.GID), u.Groups
+	}
+	im.limits = childLimits(c.Limits)
+	return im, nil
+}
+
+// isSelf reports whether u is what pm already is and pm could not change
+// anyway: an unprivileged pm may name its own user.
+func isSelf(u *User) bool {
+	return os.Geteuid() != 0 && int(u.UID) == os.Geteuid() && int(u.GID) == os.Getegid()
+}
+
+func childLimits(limits map[int]Limit) []childLimit {
+	out := make([]childLimit, 0, len(limits)+1)
+	for resource, l := range limits {
+		out = append(out, childLimit{uintptr(resource), unix.Rlimit{Cur: l.Soft, Max: l.Hard}})
+	}
+	if _, given := limits[unix.RLIMIT_NOFILE]; !given {
+		if soft, hard := inherited.NoFile(); hard > 0 {
+			out = append(out, childLimit{unix.RLIMIT_NOFILE, unix.Rlimit{Cur: soft, Max: hard}})
+		}
+	}
+	return out
+}
+
+// explain puts a failure of the child into the user's words.
+func (im *image) explain(c *Command, path string, errno syscall.Errno) *SpawnError {
+	switch im.failed {
+	case stageClone:
+		return spawnError("cannot create a process", errno)
+	case stageClose:
+		return spawnError("cannot close descriptors (pm needs Linux 5.9)", errno)
+	case stageSession:
+		return spawnError("cannot start a session", errno)
+	case stageTag:
+		return spawnError("cannot tag the process", errno)
+	case stageLimit:
+		return spawnError("limits."+limitName(int(im.limits[im.failedAt].resource)), errno)
+	case stageNice:
+		return spawnError(fmt.Sprintf("limits.nice %d", im.nice), errno)
+	case stageOOM:
+		return spawnError("limits.oom_score_adj "+string(im.oom), errno)
+	case stageGroups, stageGID, stageUID:
+		return spawnError(fmt.Sprintf("user %d, group %d", im.uid, im.gid), errno)
+	case stageDir:
+		return spawnError("workingdir "+strconv.Quote(c.Dir), errno)
+	case stageFile:
+		return spawnError(fmt.Sprintf("descriptor %d", im.failedAt), errno)
+	default:
+		return explainExec(path, errno)
+	}
+}
+
+// explainExec names what execve(2) reports in one word for several things.
+func explainExec(path string, errno syscall.Errno) *SpawnError {
+	doing := "cmd " + strconv.Quote(path)
+	switch errno {
+	case unix.ENOENT:
+		if _, err := os.Stat(path); err == nil {
+			return &SpawnError{Doing: doing, Err: errNoInterprete}
+		}
+		return &SpawnError{Doing: doing, Err: errNoCommand}
+	case unix.ENOEXEC:
+		return &SpawnError{Doing: doing, Err: errFormat}
+	case unix.EACCES:
+		if info, err := os.Stat(path); err == nil && info.IsDir() {
+			return &SpawnError{Doing: doing, Err: errors.New("it is a directory")}
+		}
+		return &SpawnError{Doing: doing, Err: errors.New("not executable, or not permitted")}
+	}
+	return spawnError(doing, errno)
+}
+
+// lookPath finds the program of c as execvp(3) would, in the PATH that the
+// program itself will see.
+func lookPath(c *Command) (string, *SpawnError) {
+	if len(c.Argv) == 0 || c.Argv[0] == "" {
+		return "", &SpawnError{Doing: "cmd", Err: errors.New("it is empty")}
+	}
+	name := c.Argv[0]
+	if strings.Contains(name, "/") {
+		return name, nil
+	}
+	var denied string
+	for _, dir := range filepath.SplitList(lookupEnv(c.Env, "PATH")) {
+		path := filepath.Join(absolute(c.Dir, dir), name)
+		info, err := os.Stat(path)
+		if err != nil || info.IsDir() {
+			continue
+		}
+		if unix.Access(path, unix.X_OK) == nil {
+			return path, nil
+		}
+		denied = path
+	}
+	if denied != "" {
+		return "", &SpawnError{Doing: "cmd " + strconv.Quote(denied), Err: errors.New("not executable, or not permitted")}
+	}
+	return "", &SpawnError{Doing: "cmd " + strconv.Quote(name), Err: errNotInPath}
+}
+
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// lookupEnv returns the last value of key, or the default PATH for a PATH that
+// is missing.
+func lookupEnv(env []string, key string) string {
+	for i := len(env) - 1; i >= 0; i-- {
+		if k, v, ok := strings.Cut(env[i], "="); ok && k == key {
+			return v
+		}
+	}
+	return defaultPath
+}
+
+// dedupe keeps the last entry of each variable and drops what is none.
+func dedupe(env []string) []string {
+	last := make(map[string]int, len(env))
+	for i, entry := range env {
+		key, _, _ := strings.Cut(entry, "=")
+		last[key] = i
+	}
+	out := make([]string, 0, len(last))
+	for i, entry := range env {
+		key, _, ok := strings.Cut(entry, "=")
+		if ok && last[key] == i && strings.IndexByte(entry, 0) < 0 {
+			out = append(out, entry)
+		}
+	}
+	return out
+}
+
+func cString(s string) *byte {
+	b := make([]byte, len(s)+1)
+	copy(b, s)
+	return &b[0]
+}
+
+// cStrings returns a NULL-terminated array, all strings in one block.
+func cStrings(list []string) []*byte {
+	size := 0
+	for _, s := range list {
+		size += len(s) + 1
+	}
+	block := make([]byte, size)
+	out := make([]*byte, len(list)+1)
+	for i, s := range list {
+		copy(block, s)
+		out[i] = &block[0]
+		block = block[len(s)+1:]
+	}
+	return out
+}
+
+// inForeground reports whether stdin is a terminal and pm is in its foreground
+// process group. Only then may a child be put there: taking the terminal from
+// the background would steal it from the shell.
+func inForeground(stdin Stdio) bool {
+	if stdin.Kind != Descriptor {
+		return false
+	}
+	pgrp, err := unix.IoctlGetInt(int(stdin.File.Fd()), unix.TIOCGPGRP)
+	return err == nil && pgrp == unix.Getpgrp()
+}

@@ -1,0 +1,462 @@
+package proc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Keeper is the parent of programs: it starts them, collects their ends and
+// keeps hold of their process trees. There can be only one in a process, since
+// it waits for every child.
+//
+// Its methods return at once and may be called from any goroutine; what comes
+// of them arrives as [Event]s.
+type Keeper struct {
+	log    *slog.Logger
+	main   string // the children file of pm's main thread: orphans come there
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+
+	spawnable chan struct{} // a spawner has something to do
+	ready     chan struct{} // events wait
+	passes    chan struct{} // the janitor has something to do
+
+	mu        sync.Mutex // guards all below
+	tags      *tagSpan   // nil: no tags left at this depth
+	queue     []request
+	events    []Event
+	tasks     map[string]*tree
+	leaders   map[int]*tree
+	tagged    map[uint64]*tree
+	unclaimed map[int]death // ended before their spawner wrote them down
+	spawning  int
+}
+
+// request is a spawn that waits for a spawner.
+type request struct {
+	id      string
+	prepare func() (*Command, error)
+}
+
+// death is the end of a process.
+type death struct {
+	status unix.WaitStatus
+	at     time.Time
+}
+
+// tree is the process tree of one task.
+type tree struct {
+	id       string
+	tag      uint64
+	pid      int // of the leader
+	pidfd    int // of the leader; -1 once it is reaped
+	started  time.Time
+	dead     bool // the leader is reaped
+	urgent   bool // somebody waits for its end
+	killing  bool // whatever is left is to be killed
+	clean    int  // passes in a row that found nothing
+	told     bool // Empty was told
+	released bool // the owner needs it no more
+	kill     killing
+}
+
+// Process names one process.
+type Process struct {
+	PID   int
+	Name  string // its comm
+	State byte   // as in /proc/PID/stat
+}
+
+func (p Process) String() string { return fmt.Sprintf("%s[%d]", p.Name, p.PID) }
+
+// Event is something that became of a task.
+type Event struct {
+	ID   string
+	Kind EventKind
+	PID  int
+	// At is when the kernel reported it, on the monotonic clock too.
+	At time.Time
+	// Err is why a Failed task could not be started.
+	Err *SpawnError
+	// Stdout and Stderr of a Spawned task are the read ends of its pipes, -1
+	// where it has none. They now belong to the receiver.
+	Stdout, Stderr int
+	// Status is how the leader of an Exited task ended.
+	Status Status
+	// Left counts the processes that an Exited leader visibly left behind, or
+	// lists those that withstand the killing of a Lingering tree.
+	Left      int
+	Survivors []Process
+}
+
+// EventKind says what an event tells.
+type EventKind int
+
+// The kinds of events, in the order in which a task sees them.
+const (
+	Spawned   EventKind = iota // the program runs
+	Failed                     // it could not be started; nothing of it exists
+	Exited                     // its leader has ended
+	Lingering                  // its tree withstands SIGKILL; the killing goes on
+	Empty                      // nothing of its tree is left
+)
+
+// Status is how a process ended: an exit code, or a signal.
+type Status struct {
+	Code   int            // -1 if Signal is set
+	Signal syscall.Signal // 0: it exited
+	Core   bool           // it left a core file
+}
+
+func statusOf(ws unix.WaitStatus) Status {
+	if ws.Signaled() {
+		return Status{Code: -1, Signal: ws.Signal(), Core: ws.CoreDump()}
+	}
+	return Status{Code: ws.ExitStatus()}
+}
+
+// spawners is how many processes can be started at once: a vfork holds up the
+// thread that calls it until the child's execve.
+const spawners = 2
+
+// NewKeeper makes this process the keeper of what it will start: a child
+// subreaper that collects every child. Close it to stop its goroutines; it
+// leaves the programs alone.
+func NewKeeper(log *slog.Logger) (*Keeper, error) {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return nil, fmt.Errorf("cannot become a child subreaper: %w", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	k := &Keeper{
+		log:       log,
+		main:      fmt.Sprintf("/proc/%d/task", os.Getpid()),
+		cancel:    cancel,
+		spawnable: make(chan struct{}, spawners),
+		ready:     make(chan struct{}, 1),
+		passes:    make(chan struct{}, 1),
+		tasks:     map[string]*tree{},
+		leaders:   map[int]*tree{},
+		tagged:    map[uint64]*tree{},
+		unclaimed: map[int]death{},
+	}
+	span, ok := newTagSpan()
+	if !ok {
+		log.Warn("no tags are left at this depth of nesting: processes that hide from their parent may be missed")
+	}
+	k.tags = span
+	var all []*slots
+	for range spawners {
+		s, err := newSlots()
+		if err != nil {
+			cancel()
+			return nil, err
+		}
+		all = append(all, s)
+	}
+	for _, s := range all {
+		k.done.Go(func() { k.spawner(ctx, s) }) // ends with ctx
+	}
+	k.done.Go(func() { k.reaper(ctx) })  // ends with ctx
+	k.done.Go(func() { k.janitor(ctx) }) // ends with ctx
+	return k, nil
+}
+
+// Close ends the keeper's goroutines. Programs that still run are left alone.
+func (k *Keeper) Close() {
+	k.cancel()
+	k.done.Wait()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, t := range k.tasks {
+		t.closeFD()
+	}
+}
+
+// Spawn starts a process under the id of a task. prepare is called when its
+// turn comes, outside the caller's goroutine, and may read files; its error
+// makes the task Failed. Spawning an id that lives does nothing, so that the
+// request may be repeated. Exactly one of Spawned and Failed answers.
+func (k *Keeper) Spawn(id string, prepare func() (*Command, error)) {
+	k.mu.Lock()
+	if k.tasks[id] != nil {
+		k.mu.Unlock()
+		return
+	}
+	k.tasks[id] = &tree{id: id, pidfd: -1}
+	k.queue = append(k.queue, request{id, prepare})
+	k.mu.Unlock()
+	wake(k.spawnable)
+}
+
+// wake puts a token into a channel that may already hold one.
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Ready returns a channel that holds a token when events wait.
+func (k *Keeper) Ready() <-chan struct{} { return k.ready }
+
+// Take returns the events since the last call, oldest first.
+func (k *Keeper) Take() []Event {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	events := k.events
+	k.events = nil
+	return events
+}
+
+// tell queues an event. The caller holds k.mu.
+func (k *Keeper) tell(e Event) {
+	k.events = append(k.events, e)
+	wake(k.ready)
+}
+
+// Release says that the owner of an exited task is done with it: the keeper
+// kills whatever may still be found of its tree, and forgets the task.
+func (k *Keeper) Release(id string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	t := k.tasks[id]
+	if t == nil {
+		return
+	}
+	t.released = true
+	if t.told {
+		k.forget(t)
+		return
+	}
+	t.killing = true
+	wake(k.passes)
+}
+
+// forget drops a task. The caller holds k.mu.
+func (k *Keeper) forget(t *tree) {
+	t.closeFD()
+	delete(k.tasks, t.id)
+	delete(k.tagged, t.tag)
+	if k.leaders[t.pid] == t {
+		delete(k.leaders, t.pid)
+	}
+}
+
+func (t *tree) closeFD() {
+	if t.pidfd >= 0 {
+		_ = unix.Close(t.pidfd)
+		t.pidfd = -1
+	}
+}
+
+// List returns the pid of every task's leader that lives.
+func (k *Keeper) List() map[string]int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	out := make(map[string]int, len(k.tasks))
+	for id, t := range k.tasks {
+		if t.pid != 0 && !t.dead {
+			out[id] = t.pid
+		}
+	}
+	return out
+}
+
+// spawner takes requests from the queue, one at a time.
+func (k *Keeper) spawner(ctx context.Context, s *slots) {
+	defer s.close()
+	for {
+		req, ok := k.nextRequest()
+		if ok {
+			k.start(s, req)
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-k.spawnable:
+		}
+	}
+}
+
+func (k *Keeper) nextRequest() (request, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.queue) == 0 {
+		return request{}, false
+	}
+	req := k.queue[0]
+	k.queue[0] = request{}
+	k.queue = k.queue[1:]
+	if len(k.queue) > 0 {
+		wake(k.spawnable)
+	} else {
+		k.queue = nil
+	}
+	k.spawning++
+	return req, true
+}
+
+// start carries out one request.
+func (k *Keeper) start(s *slots, req request) {
+	command, err := req.prepare()
+	tag := k.takeTag(req.id)
+	var (
+		out    spawned
+		failed int // pid of a child that failed before its execve
+		fail   *SpawnError
+	)
+	if err != nil {
+		if !errors.As(err, &fail) {
+			fail = &SpawnError{Doing: "cannot prepare the launch", Err: err}
+		}
+	} else {
+		out, failed, fail = s.spawn(command, tag)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.spawning--
+	t := k.tasks[req.id]
+	if fail != nil {
+		k.discard(failed)
+		k.forget(t)
+		k.tell(Event{ID: req.id, Kind: Failed, At: time.Now(), Err: fail})
+		return
+	}
+	t.pid, t.pidfd, t.started = out.pid, out.pidfd, out.start
+	k.leaders[out.pid] = t
+	k.tell(Event{ID: req.id, Kind: Spawned, PID: out.pid, At: out.start, Stdout: out.stdout, Stderr: out.stderr})
+	if d, ended := k.unclaimed[out.pid]; ended {
+		delete(k.unclaimed, out.pid)
+		k.ended(t, d)
+	}
+}
+
+// takeTag gives a task its tag.
+func (k *Keeper) takeTag(id string) uint64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.tags == nil {
+		return 0
+	}
+	tag := k.tags.take(func(tag uint64) bool { return k.tagged[tag] != nil })
+	if tag != 0 {
+		k.tasks[id].tag = tag
+		k.tagged[tag] = k.tasks[id]
+	}
+	return tag
+}
+
+// discard makes sure that the end of a child that failed before its execve is
+// not kept for ever. The caller holds k.mu.
+func (k *Keeper) discard(pid int) {
+	if pid == 0 {
+		return
+	}
+	if _, ended := k.unclaimed[pid]; ended {
+		delete(k.unclaimed, pid)
+		return
+	}
+	k.leaders[pid] = nil
+}
+
+// reaper collects every child that ends: programs, and orphans of theirs that
+// came to the subreaper.
+func (k *Keeper) reaper(ctx context.Context) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGCHLD)
+	defer signal.Stop(signals)
+	for {
+		k.reap()
+		select {
+		case <-ctx.Done():
+			return
+		case <-signals:
+		}
+	}
+}
+
+// reap waits for all children that have ended by now.
+func (k *Keeper) reap() {
+	for {
+		var ws unix.WaitStatus
+		pid, err := unix.Wait4(-1, &ws, unix.WNOHANG, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || pid <= 0 {
+			return
+		}
+		k.reaped(pid, death{ws, time.Now()})
+	}
+}
+
+func (k *Keeper) reaped(pid int, d death) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	t, known := k.leaders[pid]
+	switch {
+	case known && t == nil: // it failed before its execve
+		delete(k.leaders, pid)
+	case known:
+		k.ended(t, d)
+	case k.spawning > 0: // perhaps a program that its spawner has yet to write down
+		k.unclaimed[pid] = d
+		k.recheck()
+	default: // an orphan
+		k.recheck()
+	}
+	if k.spawning == 0 && len(k.unclaimed) > 0 {
+		clear(k.unclaimed) // orphans, all of them
+	}
+}
+
+// ended notes the end of a task's leader. The caller holds k.mu.
+func (k *Keeper) ended(t *tree, d death) {
+	t.dead = true
+	t.closeFD()
+	delete(k.leaders, t.pid)
+	left := k.orphans(t)
+	k.tell(Event{ID: t.id, Kind: Exited, PID: t.pid, At: d.at, Status: statusOf(d.status), Left: left})
+	wake(k.passes)
+}
+
+// recheck asks the janitor to look again at trees whose leader is gone: the
+// last process of such a tree is a child of ours, and one has just ended. The
+// caller holds k.mu.
+func (k *Keeper) recheck() { wake(k.passes) }
+
+// orphans counts the processes of t that have come to pm itself. It costs one
+// read of a file that is nearly always empty, because programs are children of
+// the thread that started them and only orphans go to the main thread. When it
+// returns 0 the tree is almost certainly empty; the janitor makes it sure.
+func (k *Keeper) orphans(t *tree) int {
+	if t.tag == 0 {
+		return 0
+	}
+	n := 0
+	for _, pid := range threadChildren(k.main, os.Getpid()) {
+		limit, err := readTag(pid)
+		if err != nil {
+			continue
+		}
+		if base, ours := k.tags.base(limit); ours && base == t.tag && !isZombie(pid) {
+			n++
+		}
+	}
+	return n
+}
+
+func isZombie(pid int) bool {
+	st, err := readStat(pid)
+	return err != nil || st.state == 'Z' || st.state == 'X'
+}

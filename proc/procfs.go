@@ -1,0 +1,157 @@
+package proc
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// stat is what pm reads from /proc/PID/stat, proc_pid_stat(5).
+type stat struct {
+	pid    int
+	comm   string // at most 15 bytes; a process can change it
+	state  byte   // R, S, D, T, t, Z, X …
+	parent int
+	start  uint64 // clock ticks after boot: with the pid, an identity
+}
+
+var errStat = errors.New("not the text of /proc/PID/stat")
+
+// readStat reads the stat of a process; an error is fs.ErrNotExist or ESRCH
+// when there is none.
+func readStat(pid int) (stat, error) {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return stat{}, err
+	}
+	return parseStat(data)
+}
+
+// parseStat reads the text of /proc/PID/stat. The name may hold anything, also
+// spaces and parentheses, so it ends at the last one.
+func parseStat(data []byte) (stat, error) {
+	open, end := bytes.IndexByte(data, '('), bytes.LastIndexByte(data, ')')
+	if open < 1 || end < open {
+		return stat{}, errStat
+	}
+	fields := bytes.Fields(data[end+1:])
+	if len(fields) < 20 || len(fields[0]) != 1 {
+		return stat{}, errStat
+	}
+	pid, err1 := strconv.Atoi(string(bytes.TrimSpace(data[:open])))
+	parent, err2 := strconv.Atoi(string(fields[1]))
+	start, err3 := strconv.ParseUint(string(fields[19]), 10, 64)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return stat{}, fmt.Errorf("%w: %v", errStat, err)
+	}
+	return stat{pid: pid, comm: string(data[open+1 : end]), state: fields[0][0], parent: parent, start: start}, nil
+}
+
+// children returns the children of all threads of a process, from the kernel's
+// children files. They are fast, and under churn they may miss one: a full scan
+// is what proves that nothing is left.
+func children(pid int) []int {
+	dir := "/proc/" + strconv.Itoa(pid) + "/task"
+	tasks, err := listPIDs(dir)
+	if err != nil {
+		return nil
+	}
+	var out []int
+	for _, tid := range tasks {
+		out = append(out, threadChildren(dir, tid)...)
+	}
+	return out
+}
+
+func threadChildren(dir string, tid int) []int {
+	data, err := os.ReadFile(dir + "/" + strconv.Itoa(tid) + "/children")
+	if err != nil {
+		return nil
+	}
+	var out []int
+	for _, field := range bytes.Fields(data) {
+		if pid, err := strconv.Atoi(string(field)); err == nil {
+			out = append(out, pid)
+		}
+	}
+	return out
+}
+
+// listPIDs returns the numbers among the names of a directory of /proc.
+func listPIDs(dir string) ([]int, error) {
+	var out []int
+	err := eachPID(dir, func(pid int) { out = append(out, pid) })
+	return out, err
+}
+
+// eachPID calls visit for each number among the names of a directory of /proc,
+// without allocating for each: a scan of thousands of processes is on the path
+// of every stop.
+func eachPID(dir string, visit func(pid int)) error {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	var buf [32 << 10]byte
+	for {
+		n, err := unix.Getdents(fd, buf[:])
+		if err == unix.EINTR {
+			continue
+		}
+		if n <= 0 || err != nil {
+			return err
+		}
+		entries(buf[:n], visit)
+	}
+}
+
+// entries walks the linux_dirent64 records of getdents64(2).
+func entries(buf []byte, visit func(pid int)) {
+	const reclen, name = 16, 19
+	for len(buf) > name {
+		size := int(binary.NativeEndian.Uint16(buf[reclen:]))
+		if size <= name || size > len(buf) {
+			return
+		}
+		if pid, ok := digits(buf[name:size]); ok {
+			visit(pid)
+		}
+		buf = buf[size:]
+	}
+}
+
+// digits reads a NUL-terminated decimal number.
+func digits(b []byte) (n int, ok bool) {
+	for i, c := range b {
+		if c == 0 {
+			return n, i > 0
+		}
+		if c < '0' || c > '9' || i > 9 {
+			return 0, false
+		}
+		n = n*10 + int(c-'0')
+	}
+	return 0, false
+}
+
+// sendSignal signals the process that pid is now, if check still says so once
+// a pidfd holds on to it: opening first and checking after leaves no moment in
+// which the pid could pass to another process.
+func sendSignal(pid int, sig syscall.Signal, check func() bool) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if !check() {
+		return unix.ESRCH
+	}
+	return unix.PidfdSendSignal(fd, sig, nil, 0)
+}
