@@ -1,0 +1,343 @@
+package runner
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+
+	"pm.example/proc"
+	"pm.example/task"
+)
+
+// Host starts, signals and ends the processes of tasks. [proc.Keeper] is one.
+// Its methods do not block; what comes of them arrives through Take, of which
+// Ready tells.
+type Host interface {
+	Spawn(id string, prepare func() (*proc.Command, error))
+	Signal(id string, sig syscall.Signal) error
+	Terminate(id string, sig syscall.Signal, exclude []string)
+	Kill(id string)
+	Release(id string)
+	Ready() <-chan struct{}
+	Take() []proc.Event
+}
+
+// Options are what a Group needs of its surroundings.
+type Options struct {
+	Host Host
+	// Tell is called with every event, in order, from the goroutine of Run. It
+	// must not block and must not call the Group.
+	Tell func(Event)
+	// Capture is called with the pipes of a spawned instance. It owns them, and
+	// must not block.
+	Capture func(instance string, e proc.Event)
+	Log     *slog.Logger
+	// Random returns numbers in [0, 1); nil: math/rand.
+	Random func() float64
+	// Bug is told of illegal transitions; nil: they are logged.
+	Bug func(error)
+}
+
+// Group keeps the instances of a set of programs. Its methods may be called
+// from any goroutine while Run runs.
+type Group struct {
+	host     Host
+	tellOut  func(Event)
+	capture  func(string, proc.Event)
+	log      *slog.Logger
+	random   func() float64
+	bug      func(error)
+	runID    string
+	requests chan func()
+	ended    chan struct{} // closed when Run has returned
+
+	// What follows belongs to the goroutine of Run.
+	programs map[string]*Program
+	slots    map[slot]*instance
+	byTask   map[string]*instance
+	order    []*instance // by priority, name and index
+	timers   *timers
+	tasks    uint64
+	closing  bool
+	killing  bool
+}
+
+// slot identifies an instance whatever its name is now.
+type slot struct {
+	program string
+	index   int
+}
+
+// errEnded is returned to requests that come after Run has ended.
+var errEnded = errors.New("the daemon is going down")
+
+// New returns a group without programs; [Group.Apply] gives it some once Run
+// runs.
+func New(o Options) *Group {
+	g := &Group{
+		host: o.Host, tellOut: o.Tell, capture: o.Capture, log: o.Log, random: o.Random, bug: o.Bug,
+		runID:    strconv.FormatInt(time.Now().UnixMilli(), 36),
+		requests: make(chan func()),
+		ended:    make(chan struct{}),
+		programs: map[string]*Program{},
+		slots:    map[slot]*instance{},
+		byTask:   map[string]*instance{},
+		timers:   newTimers(),
+	}
+	if g.random == nil {
+		g.random = rand.Float64
+	}
+	if g.bug == nil {
+		g.bug = func(err error) { g.log.Error("bug: illegal transition", "error", err) }
+	}
+	return g
+}
+
+// Run owns the instances until ctx ends. It does not stop them: see
+// [Group.Shutdown].
+func (g *Group) Run(ctx context.Context) error {
+	defer close(g.ended)
+	defer g.timers.clock.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-g.host.Ready():
+			g.takeEvents()
+		case f := <-g.requests:
+			f()
+		case <-g.timers.clock.C:
+			// A death that has already been reported comes before a timer that
+			// would call the dead task started.
+			g.takeEvents()
+			for _, i := range g.timers.due(time.Now()) {
+				i.expired()
+			}
+		}
+	}
+}
+
+func (g *Group) takeEvents() {
+	for _, e := range g.host.Take() {
+		if i := g.byTask[e.ID]; i != nil && i.taskID == e.ID {
+			i.event(e)
+		} else {
+			g.stray(e)
+		}
+	}
+}
+
+// stray handles an event of a task that no instance has: it is dropped, but
+// nothing of it may leak.
+func (g *Group) stray(e proc.Event) {
+	if e.Kind == proc.Spawned {
+		g.capture("", e)
+		g.host.Kill(e.ID)
+	}
+	if e.Kind != proc.Empty {
+		g.log.Warn("event of an unknown task dropped", "task", e.ID, "kind", e.Kind)
+	}
+}
+
+func (i *instance) event(e proc.Event) {
+	switch e.Kind {
+	case proc.Spawned:
+		i.group.capture(i.name, e)
+		i.spawned(e)
+	case proc.Failed:
+		i.failed(e)
+	case proc.Exited:
+		i.died(e)
+	case proc.Lingering:
+		i.lingering(e)
+	case proc.Empty:
+		i.empty()
+	}
+}
+
+// release forgets the task of an instance, here and at the host.
+func (g *Group) release(i *instance) {
+	delete(g.byTask, i.taskID)
+	g.host.Release(i.taskID)
+}
+
+func (g *Group) tell(e Event) { g.tellOut(e) }
+
+// do runs f in the goroutine of Run and waits for it.
+func (g *Group) do(ctx context.Context, f func()) error {
+	done := make(chan struct{})
+	select {
+	case g.requests <- func() { defer close(done); f() }:
+		<-done
+		return nil
+	case <-g.ended:
+		return errEnded
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Snapshot returns the instances that the selectors name, all if there are no
+// selectors, in the order of their start; and the selectors that named none.
+func (g *Group) Snapshot(ctx context.Context, sel []Selector) (out []Instance, unknown []Selector, err error) {
+	err = g.do(ctx, func() {
+		list, none := g.order, []Selector(nil)
+		if len(sel) > 0 {
+			list, none = g.choose(sel)
+		}
+		unknown = none
+		out = make([]Instance, len(list))
+		for n, i := range list {
+			out[n] = i.snapshot()
+		}
+	})
+	return out, unknown, err
+}
+
+// choose returns the instances that any of the selectors names, in order.
+func (g *Group) choose(sel []Selector) (list []*instance, unknown []Selector) {
+	hit := make([]bool, len(sel))
+	for _, i := range g.order {
+		matched := false
+		for n, s := range sel {
+			if s.Match(i.name, i.program.Name, i.program.Group) {
+				matched, hit[n] = true, true
+			}
+		}
+		if matched {
+			list = append(list, i)
+		}
+	}
+	for n, s := range sel {
+		if !hit[n] {
+			unknown = append(unknown, s)
+		}
+	}
+	return list, unknown
+}
+
+// Apply makes the group keep these programs and no others. Instances whose
+// program is in respawn are restarted if they run; all others that stay keep
+// their processes. Instances that were stopped by hand stay stopped.
+func (g *Group) Apply(ctx context.Context, programs []*Program, respawn map[string]bool) error {
+	return g.do(ctx, func() { g.apply(programs, respawn) })
+}
+
+func (g *Group) apply(programs []*Program, respawn map[string]bool) {
+	next := make(map[string]*Program, len(programs))
+	for _, p := range programs {
+		next[p.Name] = p
+	}
+	old := g.programs
+	g.programs = next
+	for _, i := range slices.Clone(g.order) {
+		p := next[i.program.Name]
+		if p == nil || i.index >= p.NumProcs {
+			i.remove()
+			continue
+		}
+		i.adopt(p, respawn[p.Name])
+	}
+	fresh := map[*instance]bool{}
+	for _, p := range programs {
+		g.grow(p, old[p.Name] != nil, fresh)
+	}
+	g.sort()
+	for _, i := range g.order {
+		if fresh[i] {
+			i.start()
+		}
+	}
+}
+
+// grow adds the instances that a program lacks, and notes those to start.
+func (g *Group) grow(p *Program, known bool, start map[*instance]bool) {
+	wanted := p.Autostart
+	if known {
+		wanted = g.anyDesired(p)
+	}
+	for index := range p.NumProcs {
+		if g.slots[slot{p.Name, index}] != nil {
+			continue
+		}
+		i := &instance{
+			group: g, program: p, index: index, name: instanceName(p, index),
+			status: task.StatusStopped, since: time.Now(),
+		}
+		g.slots[slot{p.Name, index}] = i
+		g.order = append(g.order, i)
+		if known {
+			i.tell(EventAdded, "")
+		}
+		if wanted && !g.closing {
+			start[i] = true
+		}
+	}
+}
+
+// anyDesired reports whether an instance of the program is meant to run.
+func (g *Group) anyDesired(p *Program) bool {
+	any, desired := false, false
+	for index := range p.NumProcs {
+		if i := g.slots[slot{p.Name, index}]; i != nil {
+			any = true
+			desired = desired || i.desired
+		}
+	}
+	return desired || !any && p.Autostart
+}
+
+func (g *Group) sort() {
+	slices.SortFunc(g.order, func(a, b *instance) int {
+		return cmp.Or(
+			cmp.Compare(a.program.Priority, b.program.Priority),
+			cmp.Compare(a.program.Name, b.program.Name),
+			cmp.Compare(a.index, b.index))
+	})
+}
+
+// adopt gives the instance a new description of its program.
+func (i *instance) adopt(p *Program, respawn bool) {
+	i.program, i.name = p, instanceName(p, i.index)
+	if i.removing {
+		i.removing, i.desired, i.again = false, true, true
+		return
+	}
+	if !respawn || !i.desired {
+		return
+	}
+	switch i.status {
+	case task.StatusStopping:
+		i.again = true
+	case task.StatusStarting, task.StatusRunning:
+		i.again = true
+		i.beginStop("its configuration changed")
+	default:
+		i.start()
+	}
+}
+
+// remove stops the instance and then takes it out of the group.
+func (i *instance) remove() {
+	i.removing = true
+	if i.status == task.StatusStopped {
+		i.group.drop(i)
+		return
+	}
+	i.stop()
+}
+
+// drop takes a stopped instance out of the group.
+func (g *Group) drop(i *instance) {
+	g.timers.clear(i)
+	delete(g.slots, slot{i.program.Name, i.index})
+	g.order = slices.DeleteFunc(g.order, func(o *instance) bool { return o == i })
+	i.tell(EventRemoved, "")
+	i.changed()
+}
