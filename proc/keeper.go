@@ -98,6 +98,15 @@ type Event struct {
 	Survivors []Process
 }
 
+// ClosePipes closes the read ends of a Spawned task that nobody wants.
+func (e Event) ClosePipes() {
+	for _, fd := range []int{e.Stdout, e.Stderr} {
+		if e.Kind == Spawned && fd >= 0 {
+			_ = unix.Close(fd)
+		}
+	}
+}
+
 // EventKind says what an event tells.
 type EventKind int
 

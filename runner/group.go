@@ -35,8 +35,9 @@ type Options struct {
 	// must not block and must not call the Group.
 	Tell func(Event)
 	// Capture is called with the pipes of a spawned instance. It owns them, and
-	// must not block.
-	Capture func(instance string, e proc.Event)
+	// must not block. Drop is called when an instance is no more.
+	Capture func(program string, index int, e proc.Event)
+	Drop    func(program string, index int)
 	Log     *slog.Logger
 	// Random returns numbers in [0, 1); nil: math/rand.
 	Random func() float64
@@ -48,8 +49,9 @@ type Options struct {
 // from any goroutine while Run runs.
 type Group struct {
 	host     Host
-	tellOut  func(Event)
-	capture  func(string, proc.Event)
+	tell     func(Event)
+	capture  func(string, int, proc.Event)
+	dropped  func(string, int)
 	log      *slog.Logger
 	random   func() float64
 	bug      func(error)
@@ -81,7 +83,7 @@ var errEnded = errors.New("the daemon is going down")
 // runs.
 func New(o Options) *Group {
 	g := &Group{
-		host: o.Host, tellOut: o.Tell, capture: o.Capture, log: o.Log, random: o.Random, bug: o.Bug,
+		host: o.Host, tell: o.Tell, capture: o.Capture, dropped: o.Drop, log: o.Log, random: o.Random, bug: o.Bug,
 		runID:    strconv.FormatInt(time.Now().UnixMilli(), 36),
 		requests: make(chan func()),
 		ended:    make(chan struct{}),
@@ -137,7 +139,7 @@ func (g *Group) takeEvents() {
 // nothing of it may leak.
 func (g *Group) stray(e proc.Event) {
 	if e.Kind == proc.Spawned {
-		g.capture("", e)
+		e.ClosePipes()
 		g.host.Kill(e.ID)
 	}
 	if e.Kind != proc.Empty {
@@ -148,7 +150,7 @@ func (g *Group) stray(e proc.Event) {
 func (i *instance) event(e proc.Event) {
 	switch e.Kind {
 	case proc.Spawned:
-		i.group.capture(i.name, e)
+		i.group.capture(i.program.Name, i.index, e)
 		i.spawned(e)
 	case proc.Failed:
 		i.failed(e)
@@ -166,8 +168,6 @@ func (g *Group) release(i *instance) {
 	delete(g.byTask, i.taskID)
 	g.host.Release(i.taskID)
 }
-
-func (g *Group) tell(e Event) { g.tellOut(e) }
 
 // do runs f in the goroutine of Run and waits for it.
 func (g *Group) do(ctx context.Context, f func()) error {
@@ -338,6 +338,7 @@ func (g *Group) drop(i *instance) {
 	g.timers.clear(i)
 	delete(g.slots, slot{i.program.Name, i.index})
 	g.order = slices.DeleteFunc(g.order, func(o *instance) bool { return o == i })
+	g.dropped(i.program.Name, i.index)
 	i.tell(EventRemoved, "")
 	i.changed()
 }

@@ -157,7 +157,8 @@ func play(t *testing.T, behave func(n int) life, test func(b *bench), programs .
 		b.g = New(Options{
 			Host:    b.h,
 			Tell:    b.tell,
-			Capture: func(string, proc.Event) {},
+			Capture: func(string, int, proc.Event) {},
+			Drop:    func(string, int) {},
 			Log:     slog.New(slog.DiscardHandler),
 			Random:  func() float64 { return 0.5 },
 			Bug:     func(err error) { t.Error(err) },
