@@ -64,7 +64,7 @@ type Event struct {
 	Schema   int       `json:"schema"`
 	Seq      uint64    `json:"seq"`
 	Time     time.Time `json:"time"`
-	Type     string    `json:"type"` // starting, running, backoff, stopping, stopped, exited, fatal, reload, command, …
+	Type     string    `json:"type"` // [EventDropped], starting, running, backoff, stopping, stopped, exited, fatal, reload, command, …
 	Instance string    `json:"instance,omitempty"`
 	Program  string    `json:"program,omitempty"`
 	Task     *Task     `json:"task,omitempty"`
@@ -73,6 +73,11 @@ type Event struct {
 	By       string    `json:"by,omitempty"` // who asked: "uid 0 pid 4711"
 	Message  string    `json:"message,omitempty"`
 }
+
+// EventDropped is the type of the last event of a stream whose client read too
+// slowly. Its Seq is that of the last event before the gap, so that a new
+// request with since=Seq goes on without loss.
+const EventDropped = "dropped"
 
 // Request is the body of POST /v1/start, stop, restart, signal and scale.
 type Request struct {
@@ -134,6 +139,12 @@ type LogsRequest struct {
 	Follow    bool
 }
 
+// EventsRequest is the query of GET /v1/events.
+type EventsRequest struct {
+	Follow bool   // go on with new events after those that are kept
+	Since  uint64 // only events whose Seq is greater; 0: all that are kept
+}
+
 // LogLine is one line of GET /v1/logs.
 type LogLine struct {
 	Schema   int       `json:"schema"`
@@ -143,15 +154,6 @@ type LogLine struct {
 	Line     string    `json:"line"`             // without its newline; invalid UTF-8 replaced
 	Base64   string    `json:"base64,omitempty"` // the bytes, when they are not valid UTF-8
 	Partial  bool      `json:"partial,omitempty"`
-}
-
-// Problem is the body of every answer that is not a success.
-type Problem struct {
-	Schema int    `json:"schema"`
-	Error  string `json:"error"`
-	Hint   string `json:"hint,omitempty"`
-	// Code is the exit code that the command line gives.
-	Code int `json:"code"`
 }
 
 // Version is the answer to GET /v1/version.

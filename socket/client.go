@@ -1,0 +1,381 @@
+package socket
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// What a client takes from a daemon at most.
+const (
+	maxAnswer = 256 << 20 // bytes of an answer
+	maxLine   = 16 << 20  // bytes of a line of a stream
+	maxQuery  = 8 << 10   // bytes of selectors in one request: its header is bounded
+)
+
+// dialAgain is how often a patient client looks for the daemon.
+const dialAgain = 10 * time.Millisecond
+
+// Client asks the daemon at one socket. It may be used by several goroutines.
+//
+// What fails is told as a [*Problem]: the daemon's own, or one with
+// [CodeUnreachable] or [CodePermission] when there is no talking to it. A ctx
+// that is cancelled is returned as context.Canceled.
+type Client struct {
+	// Patience is how long to wait for a daemon that may be just starting, when
+	// the socket is missing or nobody listens on it; 0: not at all.
+	Patience time.Duration
+
+	path string
+	err  error // why path cannot be a socket's
+	http http.Client
+}
+
+// Dial returns a client of the daemon whose socket is at path. It connects
+// with the first request.
+func Dial(path string) *Client {
+	c := &Client{}
+	if c.path, c.err = usablePath(path); c.err != nil {
+		return c
+	}
+	c.http.Transport = &http.Transport{
+		DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
+		DisableCompression: true,
+		MaxIdleConns:       2,
+		IdleConnTimeout:    30 * time.Second,
+	}
+	return c
+}
+
+// Close closes the connections that are kept for further requests.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Status tells of the selected instances; no selector means all.
+func (c *Client) Status(ctx context.Context, selectors []string) (Status, error) {
+	var all Status
+	seen := map[string]bool{}
+	for first := true; first || len(selectors) > 0; first = false {
+		var some []string
+		some, selectors = fitting(selectors)
+		var part Status
+		if err := c.get(ctx, "/v1/status", url.Values{"sel": some}, &part); err != nil {
+			return Status{}, err
+		}
+		if first && len(selectors) == 0 {
+			return part, nil
+		}
+		all.merge(part, seen)
+	}
+	return all, nil
+}
+
+// fitting splits off as many selectors as one request can hold.
+func fitting(selectors []string) (some, rest []string) {
+	size := 0
+	for i, sel := range selectors {
+		size += len("&sel=") + len(url.QueryEscape(sel))
+		if i > 0 && size > maxQuery {
+			return selectors[:i], selectors[i:]
+		}
+	}
+	return selectors, nil
+}
+
+// merge adds the instances of part that have not been seen.
+func (s *Status) merge(part Status, seen map[string]bool) {
+	s.Schema, s.Daemon = part.Schema, part.Daemon
+	s.Unknown = append(s.Unknown, part.Unknown...)
+	for _, in := range part.Instances {
+		if !seen[in.Name] {
+			seen[in.Name] = true
+			s.Instances = append(s.Instances, in)
+		}
+	}
+}
+
+// Start starts what is selected.
+func (c *Client) Start(ctx context.Context, req Request) (Result, error) {
+	return c.act(ctx, "/v1/start", req)
+}
+
+// Stop stops what is selected.
+func (c *Client) Stop(ctx context.Context, req Request) (Result, error) {
+	return c.act(ctx, "/v1/stop", req)
+}
+
+// Restart restarts what is selected.
+func (c *Client) Restart(ctx context.Context, req Request) (Result, error) {
+	return c.act(ctx, "/v1/restart", req)
+}
+
+// Signal sends req.Signal to what is selected.
+func (c *Client) Signal(ctx context.Context, req Request) (Result, error) {
+	return c.act(ctx, "/v1/signal", req)
+}
+
+// Scale changes how many instances the selected programs have.
+func (c *Client) Scale(ctx context.Context, req Request) (Result, error) {
+	return c.act(ctx, "/v1/scale", req)
+}
+
+// Wait returns when all that is selected is as req wants it.
+func (c *Client) Wait(ctx context.Context, req WaitRequest) (Result, error) {
+	return c.act(ctx, "/v1/wait", req)
+}
+
+func (c *Client) act(ctx context.Context, path string, req any) (result Result, err error) {
+	err = c.post(ctx, path, req, &result)
+	return result, err
+}
+
+// Reload has the daemon read its config again.
+func (c *Client) Reload(ctx context.Context, req ReloadRequest) (plan Plan, err error) {
+	err = c.post(ctx, "/v1/reload", req, &plan)
+	return plan, err
+}
+
+// Shutdown begins the daemon's end.
+func (c *Client) Shutdown(ctx context.Context) error {
+	return c.post(ctx, "/v1/shutdown", struct{}{}, &Result{})
+}
+
+// Config returns the effective configuration in the file's own schema.
+func (c *Client) Config(ctx context.Context) (config json.RawMessage, err error) {
+	err = c.get(ctx, "/v1/config", nil, &config)
+	return config, err
+}
+
+// Version names the daemon's version.
+func (c *Client) Version(ctx context.Context) (v Version, err error) {
+	err = c.get(ctx, "/v1/version", nil, &v)
+	return v, err
+}
+
+// Logs calls fn with each line until there are no more or, when following,
+// until ctx ends or the daemon does. An error of fn ends it and is returned.
+func (c *Client) Logs(ctx context.Context, req LogsRequest, fn func(LogLine) error) error {
+	q := url.Values{"sel": req.Selectors, "lines": {strconv.Itoa(req.Lines)}}
+	if req.Stream != "" {
+		q.Set("stream", req.Stream)
+	}
+	if req.Follow {
+		q.Set("follow", "true")
+	}
+	return follow(ctx, c, "/v1/logs", q, fn)
+}
+
+// Events calls fn with each event until there are no more or, when following,
+// until ctx ends or the daemon does. An error of fn ends it and is returned.
+func (c *Client) Events(ctx context.Context, req EventsRequest, fn func(Event) error) error {
+	q := url.Values{}
+	if req.Follow {
+		q.Set("follow", "true")
+	}
+	if req.Since > 0 {
+		q.Set("since", strconv.FormatUint(req.Since, 10))
+	}
+	return follow(ctx, c, "/v1/events", q, fn)
+}
+
+func (c *Client) get(ctx context.Context, path string, q url.Values, answer any) error {
+	resp, err := c.do(ctx, http.MethodGet, path, q, nil)
+	if err != nil {
+		return err
+	}
+	return c.read(ctx, resp, answer)
+}
+
+func (c *Client) post(ctx context.Context, path string, req, answer any) error {
+	body, err := json.Marshal(req)
+	if err != nil {
+		return fmt.Errorf("cannot encode the request: %w", err)
+	}
+	resp, err := c.do(ctx, http.MethodPost, path, nil, body)
+	if err != nil {
+		return err
+	}
+	return c.read(ctx, resp, answer)
+}
+
+// do sends a request and returns the answer if it is a success.
+func (c *Client) do(ctx context.Context, method, path string, q url.Values, body []byte) (*http.Response, error) {
+	if c.err != nil {
+		return nil, c.err
+	}
+	target := url.URL{Scheme: "http", Host: "pm", Path: path, RawQuery: q.Encode()}
+	req, err := http.NewRequestWithContext(ctx, method, target.String(), bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.lost(ctx, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		defer resp.Body.Close()
+		return nil, refusal(resp)
+	}
+	return resp, nil
+}
+
+// read decodes all of an answer.
+func (c *Client) read(ctx context.Context, resp *http.Response, answer any) error {
+	defer resp.Body.Close()
+	var buf bytes.Buffer
+	if n := resp.ContentLength; n > 0 {
+		buf.Grow(int(min(n, maxAnswer)) + bytes.MinRead)
+	}
+	if _, err := buf.ReadFrom(io.LimitReader(resp.Body, maxAnswer)); err != nil {
+		return c.lost(ctx, err)
+	}
+	if err := json.Unmarshal(buf.Bytes(), answer); err != nil {
+		return &Problem{
+			Message: fmt.Sprintf("cannot understand what the daemon at %s answered: %v", c.path, err),
+			Hint:    "make sure that it is a pm daemon of a like version: pm version",
+			Code:    CodeFailed,
+		}
+	}
+	return nil
+}
+
+// refusal returns the Problem that an answer carries.
+func refusal(resp *http.Response) error {
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20)) // what has arrived is better than nothing
+	p := &Problem{}
+	if json.Unmarshal(body, p) == nil && p.Message != "" {
+		p.Code = cmp.Or(p.Code, CodeFailed)
+		return p
+	}
+	text, _, _ := strings.Cut(strings.TrimSpace(string(body)), "\n")
+	return &Problem{Message: fmt.Sprintf("the daemon answered %s: %.200s", resp.Status, text), Code: CodeFailed}
+}
+
+// follow calls fn with each line that path gives.
+func follow[T any](ctx context.Context, c *Client, path string, q url.Values, fn func(T) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	resp, err := c.do(ctx, http.MethodGet, path, q, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, maxLine)
+	for lines.Scan() {
+		var item T
+		if err := decodeLine(lines.Bytes(), &item); err != nil {
+			return err
+		}
+		if err := fn(item); err != nil {
+			return err
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return c.lost(ctx, err)
+	}
+	return nil
+}
+
+// decodeLine decodes a line of a stream, whose last one may be a Problem.
+func decodeLine(line []byte, item any) error {
+	if bytes.HasPrefix(line, []byte(`{"schema":1,"error":`)) {
+		p := &Problem{}
+		if err := json.Unmarshal(line, p); err == nil {
+			return p
+		}
+	}
+	if err := json.Unmarshal(line, item); err != nil {
+		return &Problem{Message: fmt.Sprintf("cannot understand a line of the daemon's stream: %v", err), Code: CodeFailed}
+	}
+	return nil
+}
+
+// lost says why there was no answer, or not all of it.
+func (c *Client) lost(ctx context.Context, err error) error {
+	var p *Problem
+	if errors.As(err, &p) {
+		return p
+	}
+	switch ctx.Err() {
+	case context.Canceled:
+		return context.Canceled
+	case context.DeadlineExceeded:
+		return &Problem{
+			Message: fmt.Sprintf("no answer from the daemon at %s within the time given", c.path),
+			Hint:    "give it more with --timeout",
+			Code:    CodeTimeout,
+		}
+	}
+	if cause := errors.Unwrap(err); cause != nil {
+		err = cause // without the made-up URL
+	}
+	return &Problem{
+		Message: fmt.Sprintf("lost the daemon at %s before all of its answer was there: %v", c.path, err),
+		Hint:    "ask again; if it has ended, its log says why",
+		Code:    CodeUnreachable,
+	}
+}
+
+// dial connects to the daemon, as patiently as c is.
+func (c *Client) dial(ctx context.Context) (net.Conn, error) {
+	var dialer net.Dialer
+	start := time.Now()
+	for {
+		conn, err := dialer.DialContext(ctx, "unix", c.path)
+		if err == nil {
+			return conn, nil
+		}
+		if !passing(err) || time.Since(start) >= c.Patience {
+			return nil, c.unreachable(ctx, err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(dialAgain):
+		}
+	}
+}
+
+// passing reports whether a daemon that is starting, or has many clients,
+// gives this error for a while.
+func passing(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EAGAIN)
+}
+
+// unreachable is the Problem of a socket that cannot be connected to.
+func (c *Client) unreachable(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	p := &Problem{
+		Hint: "start one with: pm daemon -c FILE, or name its socket with --socket or PM_SOCKET",
+		Code: CodeUnreachable,
+	}
+	why := err
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		why = errors.New("no such socket")
+	case errors.Is(err, syscall.ECONNREFUSED):
+		why = errors.New("nobody listens on it")
+	case errors.Is(err, syscall.EAGAIN):
+		why, p.Hint = errors.New("too many clients are waiting for it"), "try again"
+	case errors.Is(err, fs.ErrPermission):
+		why, p.Code = errors.New("permission denied"), CodePermission
+		p.Hint = "become root or the user that runs the daemon, or let a group use the socket in the daemon's config"
+	}
+	p.Message = fmt.Sprintf("cannot reach the daemon at %s: %v", c.path, why)
+	return p
+}
