@@ -1,0 +1,12 @@
+// Package output keeps what programs print, and hands it out as lines.
+//
+// A program whose output does not go straight to a file writes into pipes. One
+// [Loop] reads the pipes of all programs, with one thread and one buffer, into
+// one [Log] an instance: a bounded ring from which any number of readers take
+// the last lines ([Log.Tail]) or all that come ([Log.Follow]) without ever
+// holding up the program. For programs that write to their file themselves
+// there are [TailFile] and [FollowFile], which hand out the same [Line]s.
+//
+// Bytes are never changed: a line may hold NUL or invalid UTF-8. The package
+// starts no process, writes no file and knows nothing of programs.
+package output

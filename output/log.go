@@ -1,0 +1,218 @@
+package output
+
+import (
+	"bytes"
+	"slices"
+	"sync"
+	"time"
+)
+
+// DefaultLimit is how many bytes of output a [Log] keeps if nothing else is
+// said.
+const DefaultLimit = 64 << 10
+
+const (
+	maxChunks    = 16               // a log is full with so many
+	minChunk     = 128              // bytes; below, the records would outweigh the data
+	recordWeight = 16               // bytes: what a record costs beside its data
+	sameTime     = time.Millisecond // writes closer than this share a record
+)
+
+// Log is the kept output of one instance: the last bytes that its tasks wrote,
+// with the time and the stream. It has one writer, commonly a [Loop], and any
+// number of readers. It takes memory only as it fills, and never more than
+// about its limit; the oldest output goes first, a sixteenth at a time.
+type Log struct {
+	size    int32   // weight of a full chunk
+	sources *source // guarded by the mutex of the loop that reads them
+
+	mu         sync.Mutex    // guards all below
+	closed     bool          // nothing more will come
+	unfinished [2]bool       // by stream: the last byte is no newline
+	changed    chan struct{} // closed at the next change; nil: nobody waits
+	chunks     []*chunk      // oldest first
+	next       uint64        // number of the next byte
+	written    [2]uint64     // by stream: bytes that ever came
+	dropped    [2]uint64     // by stream: bytes no longer kept
+}
+
+// chunk is a stretch of kept output.
+type chunk struct {
+	start   uint64 // number of data[0]
+	data    []byte
+	records []record // each goes on to the beginning of the next
+}
+
+// record is a part of a chunk that came from one stream at one time.
+type record struct {
+	time   int64 // nanoseconds since 1970
+	end    int32 // where its bytes end in the chunk
+	stream Stream
+	// cut makes a record of one byte that is no output: there the stream broke
+	// off in the middle of a line.
+	cut bool
+}
+
+// Cursor is a place in a [Log] up to which a reader has seen it, and the stream
+// it reads. The zero Cursor stands before all that was ever written.
+type Cursor struct {
+	seq    uint64
+	seen   [2]uint64 // by stream: bytes before seq
+	stream Stream
+}
+
+// NewLog returns an empty log that keeps about limit bytes, or [DefaultLimit] if
+// limit is 0. The least that it keeps is 2 KiB.
+func NewLog(limit int) *Log {
+	if limit == 0 {
+		limit = DefaultLimit
+	}
+	return &Log{size: int32(max(limit/maxChunks, minChunk))}
+}
+
+// Append adds what was read from stream at the given time. It copies data.
+func (l *Log) Append(stream Stream, at time.Time, data []byte) {
+	if len(data) == 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
+	l.written[stream-1] += uint64(len(data))
+	l.unfinished[stream-1] = data[len(data)-1] != '\n'
+	l.put(record{time: at.UnixNano(), stream: stream}, data)
+	l.wake()
+}
+
+// Break says that the writer of a stream, or of Both, is gone: what comes next
+// begins a new line, and a line that is not finished is handed out as it is.
+// A [Loop] calls it at the end of a pipe; the owner calls it when the task has
+// ended but a descendant may still hold the pipe.
+func (l *Log) Break(stream Stream) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for s := Stdout; s <= Stderr; s++ {
+		if stream.has(s) && l.unfinished[s-1] {
+			l.unfinished[s-1] = false
+			l.put(record{time: time.Now().UnixNano(), stream: s, cut: true}, []byte{0})
+		}
+	}
+	l.wake()
+}
+
+// Clear forgets what is kept. Followers that have not seen it yet are told how
+// much they missed.
+func (l *Log) Clear() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.chunks = nil
+	l.dropped = l.written
+	l.wake()
+}
+
+// Close says that nothing more will come: followers get what is left, and
+// return. What is kept stays readable.
+func (l *Log) Close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	l.wake()
+}
+
+// wake tells those who wait that there is something new.
+func (l *Log) wake() {
+	if l.changed != nil {
+		close(l.changed)
+		l.changed = nil
+	}
+}
+
+// put stores data as r, in as many pieces as it takes.
+func (l *Log) put(r record, data []byte) {
+	n := l.extend(r, data)
+	for data = data[n:]; len(data) > 0; data = data[n:] {
+		c := l.room()
+		n = min(len(data), int(l.size)-c.weight()-recordWeight)
+		c.add(data[:n], int(l.size))
+		r.end = int32(len(c.data))
+		c.records = append(c.records, r)
+		l.next += uint64(n)
+	}
+}
+
+// extend adds the beginning of data to the last record if it belongs to it,
+// and returns how much that was: the rest of an unfinished line, or all if the
+// record is from about the same time. A program that writes in tiny pieces
+// would otherwise fill its log with records.
+func (l *Log) extend(r record, data []byte) int {
+	if len(l.chunks) == 0 {
+		return 0
+	}
+	c := l.chunks[len(l.chunks)-1]
+	prev := &c.records[len(c.records)-1]
+	if prev.stream != r.stream || prev.cut || r.cut {
+		return 0
+	}
+	n := len(data)
+	if d := time.Duration(r.time - prev.time); d < 0 || d >= sameTime {
+		if c.data[prev.end-1] == '\n' {
+			return 0
+		}
+		if i := bytes.IndexByte(data, '\n'); i >= 0 {
+			n = i + 1
+		}
+	}
+	n = min(n, int(l.size)-c.weight())
+	c.add(data[:n], int(l.size))
+	prev.end += int32(n)
+	l.next += uint64(n)
+	return n
+}
+
+// room returns the last chunk, in which there is room for a record of one byte
+// at least.
+func (l *Log) room() *chunk {
+	if n := len(l.chunks); n > 0 && int(l.size)-l.chunks[n-1].weight() > recordWeight {
+		return l.chunks[n-1]
+	}
+	c := &chunk{}
+	if len(l.chunks) == maxChunks {
+		c = l.shift()
+	}
+	c.start = l.next
+	l.chunks = append(l.chunks, c)
+	return c
+}
+
+// shift drops the oldest chunk and returns it, empty.
+func (l *Log) shift() *chunk {
+	c := l.chunks[0]
+	l.chunks = slices.Delete(l.chunks, 0, 1)
+	begin := int32(0)
+	for _, r := range c.records {
+		if !r.cut {
+			l.dropped[r.stream-1] += uint64(r.end - begin)
+		}
+		begin = r.end
+	}
+	c.data, c.records = c.data[:0], c.records[:0]
+	return c
+}
+
+// add appends data, growing in steps that end at size.
+func (c *chunk) add(data []byte, size int) {
+	if need := len(c.data) + len(data); need > cap(c.data) {
+		grown := make([]byte, len(c.data), min(size, max(need, 2*cap(c.data))))
+		copy(grown, c.data)
+		c.data = grown
+	}
+	c.data = append(c.data, data...)
+}
+
+// weight is what a chunk counts against the limit.
+func (c *chunk) weight() int { return len(c.data) + recordWeight*len(c.records) }
+
+// end is the number of the byte after the last.
+func (c *chunk) end() uint64 { return c.start + uint64(len(c.data)) }
