@@ -44,6 +44,9 @@ const (
 	stageExec
 )
 
+// listenDigits is the room for a pid as text; what is left of it stays NUL.
+const listenDigits = 10
+
 // childLimit is one resource limit for the child.
 type childLimit struct {
 	resource uintptr
@@ -69,8 +72,9 @@ type image struct {
 	uid, gid   uintptr
 	groups     []uint32
 	session    bool
-	group      bool // a process group of its own
-	foreground bool // … and in the foreground of the terminal at slot 0
+	group      bool                // a process group of its own
+	terminal   int                 // … and in the foreground of the terminal at this slot; -1: not
+	listenPID  *[listenDigits]byte // where the child writes its pid; nil: nowhere
 	noMask     uint64
 
 	// Written by the child, read by the parent after the child's execve or
@@ -136,11 +140,11 @@ func (im *image) vfork(pidfd *int32) (pid uintptr, errno syscall.Errno) {
 			goto fail
 		}
 	}
-	if im.foreground {
+	if im.terminal >= 0 {
 		// Signals are still blocked here, so no SIGTTOU stops us.
 		raw, _, _ = syscall.RawSyscall(unix.SYS_GETPID, 0, 0, 0)
 		pgrp = int32(raw)
-		syscall.RawSyscall(unix.SYS_IOCTL, uintptr(im.slots[0]), unix.TIOCSPGRP, uintptr(unsafe.Pointer(&pgrp)))
+		syscall.RawSyscall(unix.SYS_IOCTL, uintptr(im.slots[im.terminal]), unix.TIOCSPGRP, uintptr(unsafe.Pointer(&pgrp)))
 	}
 	afterForkInChild()
 	syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&im.noMask)), 0, 8, 0, 0)
@@ -197,6 +201,18 @@ func (im *image) vfork(pidfd *int32) (pid uintptr, errno syscall.Errno) {
 		if _, _, errno = syscall.RawSyscall(unix.SYS_CHDIR, uintptr(unsafe.Pointer(im.dir)), 0, 0); errno != 0 {
 			im.failed = stageDir
 			goto fail
+		}
+	}
+	if im.listenPID != nil {
+		// No leading zeros: some read such a number as octal.
+		raw, _, _ = syscall.RawSyscall(unix.SYS_GETPID, 0, 0, 0)
+		i = 1
+		for fd = raw; fd > 9; fd /= 10 {
+			i++
+		}
+		for i--; i >= 0; i-- {
+			im.listenPID[i] = byte('0' + raw%10)
+			raw /= 10
 		}
 	}
 	for i = range im.slots {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -37,6 +38,9 @@ type Command struct {
 	Nice, OOMScoreAdj *int
 	// Stdin, Stdout and Stderr are the first three descriptors.
 	Stdin, Stdout, Stderr Stdio
+	// Listen are open files for descriptors 3 and up, as in sd_listen_fds(3): the
+	// child's LISTEN_PID is set to its own pid.
+	Listen []*os.File
 	// Terminal leaves the program in pm's session, in a process group of its
 	// own, and in the foreground if pm is. Otherwise it leads its own session.
 	Terminal bool
@@ -128,14 +132,17 @@ func words(err error) error {
 	return err
 }
 
-// maxFiles is how many descriptors a child can be given.
-const maxFiles = 3
+// Bounds of what a child can be given.
+const (
+	maxListen = 61 // a short table is 64 descriptors: fs/file.c, NR_OPEN_DEFAULT
+	maxFiles  = 3 + maxListen
+)
 
 // slots are low descriptors of pm's, reserved for handing files to a child: by
 // closing all above them the child copies a short table (see image.vfork).
 type slots struct {
 	null int
-	fds  [maxFiles]int
+	fds  []int
 }
 
 func newSlots() (*slots, error) {
@@ -144,13 +151,20 @@ func newSlots() (*slots, error) {
 		return nil, fmt.Errorf("cannot open /dev/null: %w", err)
 	}
 	s := &slots{null: null}
-	for i := range s.fds {
-		// At least 3, so that filling descriptor i never overwrites a slot.
-		if s.fds[i], err = unix.FcntlInt(uintptr(null), unix.F_DUPFD_CLOEXEC, maxFiles); err != nil {
-			return nil, fmt.Errorf("cannot reserve a descriptor: %w", err)
+	return s, s.grow(3)
+}
+
+// grow reserves slots until there are n.
+func (s *slots) grow(n int) error {
+	for len(s.fds) < n {
+		// Not below maxFiles, so that filling descriptor i never overwrites a slot.
+		fd, err := unix.FcntlInt(uintptr(s.null), unix.F_DUPFD_CLOEXEC, maxFiles)
+		if err != nil {
+			return fmt.Errorf("cannot reserve a descriptor: %w", err)
 		}
+		s.fds = append(s.fds, fd)
 	}
-	return s, nil
+	return nil
 }
 
 // put makes slot i refer to fd.
@@ -165,7 +179,7 @@ func (s *slots) reset() {
 }
 
 func (s *slots) close() {
-	for _, fd := range append(s.fds[:], s.null) {
+	for _, fd := range append(s.fds, s.null) {
 		_ = unix.Close(fd)
 	}
 }
@@ -193,6 +207,9 @@ func (s *slots) spawn(c *Command, tag uint64) (spawned, int, *SpawnError) {
 	path, fail := lookPath(c)
 	if fail != nil {
 		return out, 0, fail
+	}
+	if err := s.grow(3 + len(c.Listen)); err != nil {
+		return out, 0, spawnError("cannot pass descriptors", err)
 	}
 	im, fail := newImage(c, path, tag, s)
 	if fail != nil {
@@ -234,6 +251,11 @@ func (s *slots) files(c *Command, out *spawned) *SpawnError {
 	}{{"stdin", c.Stdin, nil}, {"stdout", c.Stdout, &out.stdout}, {"stderr", c.Stderr, &out.stderr}} {
 		if err := s.file(i, f.stdio, c.Dir, f.read); err != nil {
 			return spawnError(strings.TrimSpace(f.name+" "+quoted(f.stdio.Path)), err)
+		}
+	}
+	for i, f := range c.Listen {
+		if err := s.put(3+i, int(f.Fd())); err != nil {
+			return spawnError(fmt.Sprintf("descriptor %d", 3+i), err)
 		}
 	}
 	return nil
@@ -303,13 +325,19 @@ func (s *slots) move(i, fd int) error {
 // without allocating.
 func newImage(c *Command, path string, tag uint64, s *slots) (*image, *SpawnError) {
 	im := &image{
-		slots:      s.fds[:],
-		closeFrom:  s.end(),
-		umask:      -1,
-		session:    !c.Terminal,
-		group:      c.Terminal,
-		foreground: c.Terminal && inForeground(c.Stdin),
-		tag:        unix.Rlimit{Cur: tag, Max: tag},
+		slots:     s.fds[:3+len(c.Listen)],
+		closeFrom: s.end(),
+		umask:     -1,
+		session:   !c.Terminal,
+		group:     c.Terminal,
+		terminal:  -1,
+		tag:       unix.Rlimit{Cur: tag, Max: tag},
+	}
+	if len(c.Listen) > maxListen {
+		return nil, &SpawnError{Doing: "cannot pass descriptors", Err: fmt.Errorf("%d are too many (at most %d)", len(c.Listen), maxListen)}
+	}
+	if c.Terminal {
+		im.terminal = foregroundSlot(c)
 	}
 	for _, text := range append([]string{path, c.Dir}, c.Argv...) {
 		if strings.IndexByte(text, 0) >= 0 {
@@ -319,6 +347,9 @@ func newImage(c *Command, path string, tag uint64, s *slots) (*image, *SpawnErro
 	im.path = cString(path)
 	im.argv = cStrings(c.Argv)
 	im.envv = cStrings(dedupe(c.Env))
+	if len(c.Listen) > 0 {
+		im.envv, im.listenPID = listenEnv(dedupe(c.Env), len(c.Listen))
+	}
 	if c.Dir != "" {
 		im.dir = cString(c.Dir)
 	}
@@ -485,13 +516,28 @@ func cStrings(list []string) []*byte {
 	return out
 }
 
-// inForeground reports whether stdin is a terminal and pm is in its foreground
-// process group. Only then may a child be put there: taking the terminal from
-// the background would steal it from the shell.
-func inForeground(stdin Stdio) bool {
-	if stdin.Kind != Descriptor {
-		return false
+// listenEnv lays out an environment with LISTEN_FDS and a LISTEN_PID whose
+// digits the child fills in: nobody knows its pid before.
+func listenEnv(env []string, n int) (envv []*byte, pid *[listenDigits]byte) {
+	env = slices.DeleteFunc(env, func(e string) bool {
+		return strings.HasPrefix(e, "LISTEN_PID=") || strings.HasPrefix(e, "LISTEN_FDS=")
+	})
+	const name = "LISTEN_PID="
+	entry := make([]byte, len(name)+listenDigits+1)
+	copy(entry, name)
+	envv = cStrings(append(env, "LISTEN_FDS="+strconv.Itoa(n)))
+	envv[len(envv)-1] = &entry[0]
+	return append(envv, nil), (*[listenDigits]byte)(entry[len(name):])
+}
+
+// foregroundSlot returns which of the first three descriptors is a terminal in
+// whose foreground pm is, or -1. Only then may a child be put there: taking the
+// terminal from the background would steal it from the shell.
+func foregroundSlot(c *Command) int {
+	for i, f := range []Stdio{c.Stdin, c.Stdout, c.Stderr} {
+		if f.Kind == Descriptor && InForeground(f.File) {
+			return i
+		}
 	}
-	pgrp, err := unix.IoctlGetInt(int(stdin.File.Fd()), unix.TIOCGPGRP)
-	return err == nil && pgrp == unix.Getpgrp()
+	return -1
 }

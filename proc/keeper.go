@@ -22,6 +22,7 @@ import (
 // of them arrives as [Event]s.
 type Keeper struct {
 	log    *slog.Logger
+	waits  int    // options of wait4
 	main   string // the children file of pm's main thread: orphans come there
 	cancel context.CancelFunc
 	done   sync.WaitGroup
@@ -117,6 +118,7 @@ const (
 	Exited                     // its leader has ended
 	Lingering                  // its tree withstands SIGKILL; the killing goes on
 	Empty                      // nothing of its tree is left
+	Paused                     // its leader was stopped by a signal (only of a job-control keeper)
 )
 
 // Status is how a process ended: an exit code, or a signal.
@@ -140,13 +142,20 @@ const spawners = 2
 // NewKeeper makes this process the keeper of what it will start: a child
 // subreaper that collects every child. Close it to stop its goroutines; it
 // leaves the programs alone.
-func NewKeeper(log *slog.Logger) (*Keeper, error) {
+func NewKeeper(log *slog.Logger) (*Keeper, error) { return newKeeper(log, 0) }
+
+// NewJobKeeper is NewKeeper for a program that shares pm's terminal: Paused
+// events tell when the program is stopped, as by Ctrl-Z.
+func NewJobKeeper(log *slog.Logger) (*Keeper, error) { return newKeeper(log, unix.WUNTRACED) }
+
+func newKeeper(log *slog.Logger, waits int) (*Keeper, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("cannot become a child subreaper: %w", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &Keeper{
 		log:       log,
+		waits:     waits,
 		main:      fmt.Sprintf("/proc/%d/task", os.Getpid()),
 		cancel:    cancel,
 		spawnable: make(chan struct{}, spawners),
@@ -398,14 +407,26 @@ func (k *Keeper) reaper(ctx context.Context) {
 func (k *Keeper) reap() {
 	for {
 		var ws unix.WaitStatus
-		pid, err := unix.Wait4(-1, &ws, unix.WNOHANG, nil)
+		pid, err := unix.Wait4(-1, &ws, unix.WNOHANG|k.waits, nil)
 		if err == unix.EINTR {
 			continue
 		}
 		if err != nil || pid <= 0 {
 			return
 		}
+		if ws.Stopped() {
+			k.paused(pid, ws.StopSignal())
+			continue
+		}
 		k.reaped(pid, death{ws, time.Now()})
+	}
+}
+
+func (k *Keeper) paused(pid int, sig syscall.Signal) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if t := k.leaders[pid]; t != nil {
+		k.tell(Event{ID: t.id, Kind: Paused, PID: pid, At: time.Now(), Status: Status{Code: -1, Signal: sig}})
 	}
 }
 

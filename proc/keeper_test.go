@@ -269,3 +269,27 @@ func TestSignalOfAnEndedTask(t *testing.T) {
 		t.Errorf("error %v, want ESRCH", err)
 	}
 }
+
+func TestListenDescriptors(t *testing.T) {
+	k := keeper(t)
+	in := &inbox{t: t, k: k}
+	file := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(file, []byte("hello"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	k.Spawn("a", func() (*Command, error) {
+		return &Command{
+			Argv: []string{"sh", "-c", `test "$LISTEN_PID" = $$ && echo $LISTEN_FDS; cat <&3; ls /proc/self/fd | wc -l`},
+			Env:  append(os.Environ(), "LISTEN_PID=1", "LISTEN_FDS=9"), Listen: []*os.File{f},
+			Stdout: Stdio{Kind: Pipe},
+		}, nil
+	})
+	if got := read(t, in.next("a", Spawned).Stdout); got != "1\nhello5\n" { // 0 to 3, and that of ls
+		t.Errorf("the child printed %q", got)
+	}
+}

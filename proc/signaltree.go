@@ -1,0 +1,420 @@
+package proc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TreeSignal says what to send to process trees that pm did not start.
+type TreeSignal struct {
+	Signal syscall.Signal
+	// Exclude are names (comm, in any case) that get no Signal. Their children
+	// still do, and the killing after Grace spares nobody.
+	Exclude []string
+	// Grace, if Kill is set, is the time to wait for the trees to end before
+	// what is left is killed.
+	Grace time.Duration
+	Kill  bool
+	// Timeout bounds the whole; 0: none.
+	Timeout time.Duration
+	// DryRun only looks.
+	DryRun bool
+	// Force allows pid 1, pm itself and its ancestors as roots.
+	Force bool
+}
+
+// Outcome is what became of one process of a tree.
+type Outcome string
+
+// The outcomes.
+const (
+	Signalled Outcome = "signalled"
+	Excluded  Outcome = "excluded"
+	Killed    Outcome = "killed" // by SIGKILL, after the grace
+	Gone      Outcome = "gone"   // it ended before it was its turn
+	Left      Outcome = "left"   // it lives and should not, or could not be signalled
+)
+
+// Member is one process of a tree.
+type Member struct {
+	Process
+	Parent  int
+	Depth   int // below its root
+	Outcome Outcome
+	Err     error // why it could not be signalled
+}
+
+// TreeReport is what SignalTree did, parents before their children.
+type TreeReport struct {
+	Members []Member
+	// Left counts the processes that live although they were to be killed, or
+	// that could not be signalled.
+	Left int
+	// Missing are roots that do not exist.
+	Missing []int
+}
+
+// SignalTree sends a signal to whole process trees, parents first, and looks
+// again until a look finds nobody new. A process that was seen once stays a
+// member whoever its parent becomes; what a member's session or tag proves to be
+// its descendant is a member too. Every signal goes through a pidfd that was
+// checked against the process's start time, so a reused pid is never hit.
+//
+// The error tells a refusal; what went wrong with single processes is in the
+// report.
+func SignalTree(ctx context.Context, roots []int, o TreeSignal) (TreeReport, error) {
+	if err := refuse(roots, o.Force); err != nil {
+		return TreeReport{}, err
+	}
+	if o.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, o.Timeout)
+		defer cancel()
+	}
+	h := &hunt{options: o, known: map[int]*quarry{}}
+	defer h.close()
+	missing := h.addRoots(roots)
+	h.signalAll()
+	if o.Kill && !o.DryRun {
+		h.await(ctx, o.Grace)
+		h.killAll(ctx)
+	}
+	return h.report(missing), nil
+}
+
+// refuse rejects roots whose tree would take pm or the machine with it.
+func refuse(roots []int, force bool) error {
+	if force {
+		return nil
+	}
+	above := ancestors(os.Getpid())
+	for _, pid := range roots {
+		switch {
+		case pid == 1:
+			return errors.New("pid 1 is the root of all processes; --force if that is meant")
+		case pid == os.Getpid():
+			return errors.New("that is pm itself")
+		case slices.Contains(above, pid):
+			return fmt.Errorf("process %d is an ancestor of pm itself; --force if that is meant", pid)
+		case pid < 1:
+			return fmt.Errorf("%d is not a pid", pid)
+		}
+	}
+	return nil
+}
+
+// ancestors lists the parents of a process up to the root.
+func ancestors(pid int) (list []int) {
+	for range 1 << 15 {
+		st, err := readStat(pid)
+		if err != nil || st.parent == 0 {
+			break
+		}
+		pid = st.parent
+		list = append(list, pid)
+	}
+	return list
+}
+
+// hunt is one run of SignalTree.
+type hunt struct {
+	options TreeSignal
+	known   map[int]*quarry
+	order   []*quarry
+	tags    map[uint64]bool // tags that only members carry
+}
+
+// quarry is a member of a hunted tree, held by its pidfd.
+type quarry struct {
+	Member
+	start  uint64
+	fd     int
+	done   bool // it was signalled, or spared
+	killed bool
+}
+
+func (h *hunt) close() {
+	for _, q := range h.order {
+		_ = unix.Close(q.fd)
+	}
+}
+
+func (h *hunt) addRoots(roots []int) (missing []int) {
+	for _, pid := range roots {
+		if h.add(pid, 0) == nil && h.known[pid] == nil {
+			missing = append(missing, pid)
+		}
+	}
+	h.tags = h.topTags()
+	return missing
+}
+
+// add makes a process a member. It returns nil if it is none, or is one already.
+func (h *hunt) add(pid, depth int) *quarry {
+	if q := h.known[pid]; q != nil && !q.reused() || pid == os.Getpid() {
+		return nil
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil
+	}
+	st, err := readStat(pid) // after the pidfd is open: this is the process it holds
+	if err != nil || st.state == 'Z' && depth > 0 {
+		_ = unix.Close(fd)
+		return nil
+	}
+	q := &quarry{
+		Member: Member{Process: Process{PID: pid, Name: st.comm, State: st.state}, Parent: st.parent, Depth: depth},
+		start:  st.start, fd: fd,
+	}
+	h.known[pid] = q
+	h.order = append(h.order, q)
+	return q
+}
+
+// reused reports whether the pid now belongs to another process.
+func (q *quarry) reused() bool {
+	st, err := readStat(q.PID)
+	return err == nil && st.start != q.start
+}
+
+// alive reports whether the process still runs; a zombie does not.
+func (q *quarry) alive() bool {
+	st, err := readStat(q.PID)
+	return err == nil && st.start == q.start && st.state != 'Z' && st.state != 'X'
+}
+
+// topTags finds the tags of members whose parents do not carry them: whoever
+// carries such a tag descends from a member.
+func (h *hunt) topTags() map[uint64]bool {
+	tags := map[uint64]bool{}
+	for _, q := range h.order {
+		own, err1 := readTag(q.PID)
+		parent, err2 := readTag(q.Parent)
+		if err1 == nil && err2 == nil && own != parent && own <= tagTop && own > tagTop/2 {
+			tags[own] = true
+		}
+	}
+	return tags
+}
+
+// look adds the children of all members, down to the leaves, and returns how
+// many are new.
+func (h *hunt) look() int {
+	before := len(h.order)
+	for n := 0; n < len(h.order); n++ {
+		q := h.order[n]
+		for _, child := range children(q.PID) {
+			h.add(child, q.Depth+1)
+		}
+	}
+	return len(h.order) - before
+}
+
+// sweep reads every process of the machine once, and adds those that are
+// children of members, or whose session or tag proves them to be descendants:
+// they lost their parent before a look could see them.
+func (h *hunt) sweep() int {
+	before := len(h.order)
+	_ = eachPID("/proc", func(pid int) {
+		if h.known[pid] != nil {
+			return
+		}
+		if len(h.tags) > 0 {
+			if tag, err := readTag(pid); err == nil && h.tags[tag] {
+				h.add(pid, 1)
+				return
+			}
+		}
+		sid, err := unix.Getsid(pid)
+		if err == nil && sid != pid {
+			if leader := h.known[sid]; leader != nil {
+				h.add(pid, leader.Depth+1)
+				return
+			}
+		}
+		if st, err := readStat(pid); err == nil && st.state != 'Z' {
+			if parent := h.known[st.parent]; parent != nil {
+				h.add(pid, parent.Depth+1)
+			}
+		}
+	})
+	return len(h.order) - before
+}
+
+// signalAll signals every member once. It ends when a look and a sweep of the
+// whole machine have found nobody new.
+func (h *hunt) signalAll() {
+	const rounds = 100 // a tree that still grows after these is left to the killing
+	for range rounds {
+		h.look()
+		h.signalNew()
+		if h.options.DryRun {
+			return
+		}
+		if h.look() == 0 && h.sweep() == 0 {
+			return
+		}
+	}
+}
+
+func (h *hunt) signalNew() {
+	for _, q := range h.order {
+		if q.done {
+			continue
+		}
+		q.done = true
+		switch {
+		case h.excludes(q):
+			q.Outcome = Excluded
+		case h.options.DryRun:
+			q.Outcome = Signalled
+		default:
+			q.send(h.options.Signal, Signalled)
+			h.wake(q)
+		}
+	}
+}
+
+// wake lets a stopped process act on a signal that asks it to end.
+func (h *hunt) wake(q *quarry) {
+	switch h.options.Signal {
+	case unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGABRT:
+		_ = unix.PidfdSendSignal(q.fd, unix.SIGCONT, nil, 0)
+	}
+}
+
+func (h *hunt) excludes(q *quarry) bool {
+	return slices.ContainsFunc(h.options.Exclude, func(name string) bool { return strings.EqualFold(name, q.Name) })
+}
+
+func (q *quarry) send(sig syscall.Signal, then Outcome) {
+	switch err := unix.PidfdSendSignal(q.fd, sig, nil, 0); {
+	case err == nil:
+		q.Outcome, q.Err = then, nil
+	case errors.Is(err, unix.ESRCH):
+		q.Outcome, q.Err = Gone, nil
+	default:
+		q.Outcome, q.Err = Left, err
+	}
+}
+
+// living returns the members that live.
+func (h *hunt) living() []*quarry {
+	return slices.DeleteFunc(slices.Clone(h.order), func(q *quarry) bool { return !q.alive() })
+}
+
+// await waits until all members have ended, for at most grace. It sleeps in
+// poll(2) on the pidfd of one member after the other, not in a loop.
+func (h *hunt) await(ctx context.Context, grace time.Duration) {
+	deadline := time.Now().Add(grace)
+	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
+		deadline = d
+	}
+	for _, q := range h.living() {
+		if !q.awaitEnd(ctx, deadline) {
+			return
+		}
+	}
+}
+
+// awaitEnd waits until the process has ended, and reports whether it did before
+// the deadline.
+func (q *quarry) awaitEnd(ctx context.Context, deadline time.Time) bool {
+	const turn = 100 * time.Millisecond // how late the end of ctx may be noticed
+	for ctx.Err() == nil {
+		left := time.Until(deadline)
+		if left <= 0 {
+			return !q.alive()
+		}
+		fds := []unix.PollFd{{Fd: int32(q.fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, int(min(left, turn)/time.Millisecond)+1)
+		if n > 0 && err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// killAll kills what is left, and whatever that has started meanwhile, until
+// nothing is left or ctx ends. Everything is stopped before it is killed: a
+// stopped process neither forks nor exits, so nothing is born unseen.
+func (h *hunt) killAll(ctx context.Context) {
+	for pause := time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
+		fresh := h.freeze()
+		living := h.living()
+		if len(living) == 0 && fresh == 0 {
+			return
+		}
+		for _, q := range living {
+			q.send(unix.SIGKILL, Killed)
+			q.killed = true
+		}
+		for _, q := range living {
+			if q.Outcome == Killed {
+				q.awaitEnd(ctx, time.Now().Add(pause))
+			}
+		}
+		if ctx.Err() != nil || h.onlyRefused() {
+			return
+		}
+	}
+}
+
+// freeze stops all members until looks find nobody new, and returns how many
+// were new.
+func (h *hunt) freeze() (fresh int) {
+	const rounds = 1000
+	for range rounds {
+		for _, q := range h.living() {
+			_ = unix.PidfdSendSignal(q.fd, unix.SIGSTOP, nil, 0)
+		}
+		n := h.look()
+		if n == 0 {
+			n = h.sweep()
+		}
+		if n == 0 {
+			return fresh
+		}
+		fresh += n
+	}
+	return fresh
+}
+
+// onlyRefused reports whether all that lives may not be signalled.
+func (h *hunt) onlyRefused() bool {
+	for _, q := range h.living() {
+		if q.Outcome != Left {
+			return false
+		}
+	}
+	return true
+}
+
+func (h *hunt) report(missing []int) TreeReport {
+	r := TreeReport{Missing: missing}
+	for _, q := range h.order {
+		if q.Outcome == "" {
+			q.Outcome = Gone
+		}
+		if h.options.Kill && !h.options.DryRun && q.alive() {
+			q.Outcome = Left
+		}
+		if q.Outcome == Left {
+			if st, err := readStat(q.PID); err == nil {
+				q.State = st.state
+			}
+			r.Left++
+		}
+		r.Members = append(r.Members, q.Member)
+	}
+	return r
+}
