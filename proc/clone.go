@@ -44,6 +44,9 @@ const (
 	stageExec
 )
 
+// lastFD is the highest number that close_range(2) takes.
+const lastFD = uintptr(^uint32(0))
+
 // listenDigits is the room for a pid as text; what is left of it stays NUL.
 const listenDigits = 10
 
@@ -61,7 +64,8 @@ type image struct {
 	dir        *byte // nil: stay
 	slots      []int // slot i becomes descriptor i
 	closeFrom  uintptr
-	umask      int // -1: inherit
+	inherit    bool // let the child have what pm got from its parent
+	umask      int  // -1: inherit
 	limits     []childLimit
 	tag        unix.Rlimit // Cur 0: no tag
 	nice       int
@@ -124,9 +128,17 @@ func (im *image) vfork(pidfd *int32) (pid uintptr, errno syscall.Errno) {
 	}
 
 	// In the child.
-	if _, _, errno = syscall.RawSyscall(unix.SYS_CLOSE_RANGE, im.closeFrom, ^uintptr(0)>>32, unix.CLOSE_RANGE_UNSHARE); errno != 0 {
+	if _, _, errno = syscall.RawSyscall(unix.SYS_CLOSE_RANGE, im.closeFrom, lastFD, unix.CLOSE_RANGE_UNSHARE); errno != 0 {
 		im.failed = stageClose
 		goto fail
+	}
+	if !im.inherit {
+		// The files of the child are above 2 only in slots, which close at execve
+		// anyway; what else is there came from pm's own parent.
+		if _, _, errno = syscall.RawSyscall(unix.SYS_CLOSE_RANGE, 3, im.closeFrom-1, unix.CLOSE_RANGE_CLOEXEC); errno != 0 {
+			im.failed = stageClose
+			goto fail
+		}
 	}
 	if im.session {
 		if _, _, errno = syscall.RawSyscall(unix.SYS_SETSID, 0, 0, 0); errno != 0 {

@@ -41,6 +41,9 @@ type Command struct {
 	// Listen are open files for descriptors 3 and up, as in sd_listen_fds(3): the
 	// child's LISTEN_PID is set to its own pid.
 	Listen []*os.File
+	// Inherit also gives the program what pm itself got from its own parent
+	// beyond the first three descriptors.
+	Inherit bool
 	// Terminal leaves the program in pm's session, in a process group of its
 	// own, and in the foreground if pm is. Otherwise it leads its own session.
 	Terminal bool
@@ -327,6 +330,7 @@ func newImage(c *Command, path string, tag uint64, s *slots) (*image, *SpawnErro
 	im := &image{
 		slots:     s.fds[:3+len(c.Listen)],
 		closeFrom: s.end(),
+		inherit:   c.Inherit,
 		umask:     -1,
 		session:   !c.Terminal,
 		group:     c.Terminal,
@@ -335,6 +339,9 @@ func newImage(c *Command, path string, tag uint64, s *slots) (*image, *SpawnErro
 	}
 	if len(c.Listen) > maxListen {
 		return nil, &SpawnError{Doing: "cannot pass descriptors", Err: fmt.Errorf("%d are too many (at most %d)", len(c.Listen), maxListen)}
+	}
+	if c.Inherit {
+		im.closeFrom = lastFD // closes nothing, but gives the child its own table
 	}
 	if c.Terminal {
 		im.terminal = foregroundSlot(c)

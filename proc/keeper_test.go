@@ -284,12 +284,12 @@ func TestListenDescriptors(t *testing.T) {
 	defer f.Close()
 	k.Spawn("a", func() (*Command, error) {
 		return &Command{
-			Argv: []string{"sh", "-c", `test "$LISTEN_PID" = $$ && echo $LISTEN_FDS; cat <&3; ls /proc/self/fd | wc -l`},
+			Argv: []string{"sh", "-c", `test "$LISTEN_PID" = $$ && echo $LISTEN_FDS; cat <&3; ls /proc/self/fd | tr "\n" " "`},
 			Env:  append(os.Environ(), "LISTEN_PID=1", "LISTEN_FDS=9"), Listen: []*os.File{f},
 			Stdout: Stdio{Kind: Pipe},
 		}, nil
 	})
-	if got := read(t, in.next("a", Spawned).Stdout); got != "1\nhello5\n" { // 0 to 3, and that of ls
+	if got := read(t, in.next("a", Spawned).Stdout); got != "1\nhello0 1 2 3 4 " { // 4 is of ls itself
 		t.Errorf("the child printed %q", got)
 	}
 }
