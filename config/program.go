@@ -1,6 +1,10 @@
 package config
 
-import "time"
+import (
+	"slices"
+	"strconv"
+	"time"
+)
 
 // File is one loaded configuration: what a config file, its includes and the
 // environment say, with defaults filled in.
@@ -11,6 +15,19 @@ type File struct {
 	Programs []*Program
 	Daemon   Daemon
 	Email    Email
+
+	include []string
+	// places tells where each key stands, for faults that are found later.
+	places map[string]pos
+}
+
+// Program returns the program of that name, or nil.
+func (f *File) Program(name string) *Program {
+	i := slices.IndexFunc(f.Programs, func(p *Program) bool { return p.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return f.Programs[i]
 }
 
 // Daemon is what the file says of the daemon itself.
@@ -47,8 +64,8 @@ type Program struct {
 	Name         string
 	Cmd          []string // argv, already split and expanded
 	NumProcs     int
-	Umask        *int // nil: inherit
-	WorkingDir   string
+	Umask        *int   // nil: inherit
+	WorkingDir   string // empty: the daemon's own
 	Autostart    bool
 	Autorestart  string // "always", "never" or "unexpected"
 	ExitCodes    []Exit // expected ends
@@ -70,6 +87,31 @@ type Program struct {
 	Backoff  Backoff
 	Kill     Kill
 	Labels   map[string]string
+}
+
+// NewProgram returns a program with the defaults of every key.
+func NewProgram(name string) *Program {
+	p := &Program{}
+	setDefaults(programFields, p)
+	p.Name = name
+	return p
+}
+
+// InstanceNames returns the names of a program's instances: the program's own
+// for one, else with a number behind it (web:0, web:1 …).
+func InstanceNames(p *Program) []string {
+	names := make([]string, p.NumProcs)
+	for i := range names {
+		names[i] = instanceName(p, i)
+	}
+	return names
+}
+
+func instanceName(p *Program, index int) string {
+	if p.NumProcs == 1 {
+		return p.Name
+	}
+	return p.Name + ":" + strconv.Itoa(index)
 }
 
 // Exit is an end of a process: an exit code, or the signal it died of.
