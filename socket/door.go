@@ -1,6 +1,7 @@
 package socket
 
 import (
+	"errors"
 	"net"
 	"sync"
 	"time"
@@ -209,6 +210,15 @@ func (d *door) lock() []*conn {
 func (c *conn) Close() error {
 	c.door.leave(c)
 	return c.Conn.Close()
+}
+
+// CloseWrite ends the answers. net/http uses it to let a client read the last
+// one before it closes the connection on what it still sends.
+func (c *conn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
 }
 
 // doorway is a listener whose connections pass the door.
