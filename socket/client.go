@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -22,6 +23,7 @@ import (
 // What a client takes from a daemon at most.
 const (
 	maxAnswer = 256 << 20 // bytes of an answer
+	maxGrow   = 1 << 20   // bytes to make room for before any has come
 	maxLine   = 16 << 20  // bytes of a line of a stream
 	maxQuery  = 8 << 10   // bytes of selectors in one request: its header is bounded
 )
@@ -236,7 +238,7 @@ func (c *Client) read(ctx context.Context, resp *http.Response, answer any) erro
 	defer resp.Body.Close()
 	var buf bytes.Buffer
 	if n := resp.ContentLength; n > 0 {
-		buf.Grow(int(min(n, maxAnswer)) + bytes.MinRead)
+		buf.Grow(int(min(n, maxGrow)) + bytes.MinRead)
 	}
 	if _, err := buf.ReadFrom(io.LimitReader(resp.Body, maxAnswer)); err != nil {
 		return c.lost(ctx, err)
@@ -263,16 +265,41 @@ func refusal(resp *http.Response) error {
 	return &Problem{Message: fmt.Sprintf("the daemon answered %s: %.200s", resp.Status, text), Code: CodeFailed}
 }
 
-// follow calls fn with each line that path gives.
+// follow calls fn with each line that path gives. Another goroutine reads
+// ahead, so that the daemon does not wait for fn.
 func follow[T any](ctx context.Context, c *Client, path string, q url.Values, fn func(T) error) error {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	resp, err := c.do(ctx, http.MethodGet, path, q, nil)
 	if err != nil {
+		cancel()
 		return err
 	}
+	ahead := newSpool(maxSpool)
+	var reader sync.WaitGroup
+	reader.Go(func() { // ended by cancel and close, if the daemon does not end it
+		_, err := io.Copy(ahead, resp.Body)
+		ahead.close(err)
+	})
 	defer resp.Body.Close()
-	lines := bufio.NewScanner(resp.Body)
+	defer reader.Wait()
+	defer ahead.close(nil)
+	defer cancel()
+	err = eachLine(ahead, fn)
+	if own, ok := err.(stopped); ok {
+		return own.error
+	}
+	if err != nil {
+		return c.lost(ctx, err)
+	}
+	return nil
+}
+
+// stopped is an error of the one who takes the lines.
+type stopped struct{ error }
+
+// eachLine calls fn with each line of r.
+func eachLine[T any](r io.Reader, fn func(T) error) error {
+	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, maxLine)
 	for lines.Scan() {
 		var item T
@@ -280,13 +307,10 @@ func follow[T any](ctx context.Context, c *Client, path string, q url.Values, fn
 			return err
 		}
 		if err := fn(item); err != nil {
-			return err
+			return stopped{err}
 		}
 	}
-	if err := lines.Err(); err != nil {
-		return c.lost(ctx, err)
-	}
-	return nil
+	return lines.Err()
 }
 
 // decodeLine decodes a line of a stream, whose last one may be a Problem.

@@ -241,6 +241,8 @@ func (l *listener) stale() (fileID, error) {
 	case err == nil:
 		defer conn.Close()
 		return fileID{}, l.served(conn)
+	case errors.Is(err, syscall.EAGAIN): // its queue is full
+		return fileID{}, l.served(nil)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return id, nil
 	case errors.Is(err, fs.ErrNotExist):

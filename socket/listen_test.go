@@ -171,10 +171,10 @@ func TestListenRace(t *testing.T) {
 			winners := 0
 			for ln := range won {
 				winners++
-				defer ln.Close()
 				if !ln.(*listener).ours() {
 					t.Error("a winner does not have the path")
 				}
+				ln.Close()
 			}
 			if winners != 1 {
 				t.Errorf("%d of %d won, want 1", winners, starters)

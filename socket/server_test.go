@@ -344,11 +344,11 @@ func TestSilentCrowd(t *testing.T) {
 	path := served(t, &fake{status: manyInstances(1000)}, ServerOptions{}, b)
 	for i := range 300 {
 		conn := connect(t, path)
-		switch i % 3 {
-		case 1:
-			io.WriteString(conn, "GET /v1/status HTT")
-		case 2:
+		switch {
+		case i%20 == 0:
 			io.WriteString(conn, request("GET", "/v1/status", ""))
+		case i%2 == 0:
+			io.WriteString(conn, "GET /v1/status HTT")
 		}
 	}
 	for range 3 {

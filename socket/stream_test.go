@@ -244,3 +244,31 @@ func TestStreamSilence(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Whoever takes lines slowly is not cut off: the client reads ahead.
+func TestClientReadsAhead(t *testing.T) {
+	const lines = 1000
+	all := make(chan struct{})
+	b := defaultBounds()
+	b.write = 50 * time.Millisecond
+	path := served(t, &fake{logs: func(ctx context.Context, _ LogsRequest, emit func(LogLine) error) error {
+		defer close(all)
+		for range lines {
+			if err := emit(LogLine{Line: strings.Repeat("x", 2000)}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}}, ServerOptions{}, b)
+	n := 0
+	err := dialled(t, path).Logs(bounded(t), LogsRequest{Selectors: []string{"a"}, Lines: -1}, func(LogLine) error {
+		if n == 0 {
+			received(t, "the service to emit all", all)
+		}
+		n++
+		return nil
+	})
+	if err != nil || n != lines {
+		t.Errorf("%d of %d lines, %v", n, lines, err)
+	}
+}
