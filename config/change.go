@@ -18,7 +18,7 @@ const (
 	Keep    Change = "keep"    // nothing: the process goes on
 	Live    Change = "live"    // the process goes on under the new rules
 	Scale   Change = "scale"   // the instance is added or removed by a change of numprocs
-	Reopen  Change = "reopen"  // the process goes on, its output goes elsewhere
+	Reopen  Change = "reopen"  // the process goes on, a log goes to another file
 	Respawn Change = "respawn" // the process is stopped and started anew
 	Start   Change = "start"   // the program is new
 	Stop    Change = "stop"    // the program is gone

@@ -182,6 +182,18 @@ func orNil[V any](c codec[V]) codec[*V] {
 	}
 }
 
+// portCodec is a port; 0 stands for none.
+var portCodec = func() codec[int] {
+	c := intCodec(0, 65535)
+	c.show = func(port int) any {
+		if port == 0 {
+			return nil
+		}
+		return port
+	}
+	return c
+}()
+
 // retriesCodec is a number of retries; unlimited is kept as -1.
 var retriesCodec = codec[int]{
 	name: "integer or word", accepted: "0 to 1000000 or unlimited", schema: schemaNumber("integer"),

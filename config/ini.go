@@ -51,7 +51,7 @@ func parseINI(file, src string) ([]iniSection, []Problem) {
 		}
 		section := &sections[len(sections)-1]
 		if problem := section.add(at, line, text); problem != "" {
-			problems = append(problems, Problem{File: file, Line: number, Column: 1, Value: text, Message: problem, Accepted: "key = value"})
+			problems = append(problems, Problem{File: file, Line: number, Column: 1, Message: problem, Accepted: "key = value"})
 		}
 	}
 	return sections, problems
@@ -72,7 +72,7 @@ func (s *iniSection) add(at pos, line, text string) string {
 	}
 	split := strings.IndexAny(text, "=:")
 	if split <= 0 {
-		return "neither a section nor a key with a value"
+		return fmt.Sprintf("%q is neither a section nor a key with a value", text)
 	}
 	key := strings.ToLower(strings.TrimSpace(text[:split]))
 	if first, twice := s.get(key); twice {

@@ -118,7 +118,10 @@ var habits = map[string]string{
 // nothing. What other supervisors call a key counts as its name.
 func didYouMean(word string, known []string) string {
 	word = strings.ToLower(word)
-	best, least := "", max(2, len(word)/3)+1
+	best, least := "", len(word)/3+1
+	if len(word) > 4 {
+		least = max(least, 3)
+	}
 	for _, name := range known {
 		if d := distance(word, name); d < least && d < len(name) {
 			best, least = name, d
