@@ -109,17 +109,13 @@ func serve(t *testing.T, options map[string]any) *postOffice {
 		t.Fatalf("%v: these tests need Debian's package python3-aiosmtpd", err)
 	}
 	lines := bufio.NewScanner(stdout)
-	read := make(chan struct{})
-	t.Cleanup(func() {
+	if !lines.Scan() {
 		stdin.Close()
-		<-read
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("the SMTP server: %v\n%s", err, faults.String())
-		}
-	})
-	if lines.Scan() {
-		p.address = "127.0.0.1:" + strings.TrimPrefix(lines.Text(), "port ")
+		_ = cmd.Wait() // what it says is in faults
+		t.Fatalf("the SMTP server did not start; these tests need Debian's package python3-aiosmtpd\n%s", faults.String())
 	}
+	p.address = "127.0.0.1:" + strings.TrimPrefix(lines.Text(), "port ")
+	read := make(chan struct{})
 	go func() { // ends with the server, when its standard input is closed
 		defer close(read)
 		for lines.Scan() {
@@ -128,11 +124,13 @@ func serve(t *testing.T, options map[string]any) *postOffice {
 			p.mu.Unlock()
 		}
 	}()
-	if p.address == "" {
+	t.Cleanup(func() {
 		stdin.Close()
 		<-read
-		t.Fatalf("the SMTP server did not start; these tests need Debian's package python3-aiosmtpd\n%s", faults.String())
-	}
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the SMTP server: %v\n%s", err, faults.String())
+		}
+	})
 	return p
 }
 

@@ -79,6 +79,7 @@ func (r *fileReader) open() error {
 	}
 	f, info, err := openFile(r.path)
 	if errors.Is(err, fs.ErrNotExist) {
+		r.offset = 0 // it was in another file
 		return nil
 	}
 	if err != nil {

@@ -70,7 +70,8 @@ func NewLog(limit int) *Log {
 	return &Log{size: int32(max(limit/maxChunks, minChunk))}
 }
 
-// Append adds what was read from stream at the given time. It copies data.
+// Append adds what was read from Stdout or Stderr at the given time. It copies
+// data. After Close it does nothing.
 func (l *Log) Append(stream Stream, at time.Time, data []byte) {
 	if len(data) == 0 {
 		return
@@ -89,7 +90,8 @@ func (l *Log) Append(stream Stream, at time.Time, data []byte) {
 // Break says that the writer of a stream, or of Both, is gone: what comes next
 // begins a new line, and a line that is not finished is handed out as it is.
 // A [Loop] calls it at the end of a pipe; the owner calls it when the task has
-// ended but a descendant may still hold the pipe.
+// ended, since a descendant may still hold the pipe. Lines are told apart by
+// stream only: what such a descendant prints later mixes with the next task's.
 func (l *Log) Break(stream Stream) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

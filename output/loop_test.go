@@ -279,3 +279,44 @@ func BenchmarkLoop(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkIdlePipes tells what it costs to watch 4,000 instances with two
+// pipes each, and how long it takes to hear a line from every one of them.
+func BenchmarkIdlePipes(b *testing.B) {
+	const instances = 4000
+	l := newLoop(b)
+	var heard atomic.Int32
+	all := make(chan struct{})
+	logs, writers := make([]*Log, instances), make([]*os.File, 2*instances)
+	reads := make([]int, len(writers))
+	for i := range writers {
+		reads[i], writers[i] = pipe(b)
+	}
+	before := heap()
+	for i := range logs {
+		logs[i] = NewLog(0)
+		for j := range 2 {
+			if err := l.Add(reads[2*i+j], logs[i], Stdout+Stream(j), func() {
+				if heard.Add(1) == 2*instances {
+					close(all)
+				}
+			}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	idle := heap()
+	for b.Loop() {
+		for _, w := range writers {
+			write(b, w, "hello\n")
+		}
+		for _, log := range logs {
+			await(b, "drain", l.Drain(log))
+		}
+	}
+	b.ReportMetric(float64(idle-before)/instances, "B/instance")
+	for _, w := range writers {
+		w.Close()
+	}
+	await(b, "all ends", all)
+}
