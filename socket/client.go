@@ -301,6 +301,7 @@ type stopped struct{ error }
 func eachLine[T any](r io.Reader, fn func(T) error) error {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, maxLine)
+	lines.Split(wholeLines)
 	for lines.Scan() {
 		var item T
 		if err := decodeLine(lines.Bytes(), &item); err != nil {
@@ -311,6 +312,18 @@ func eachLine[T any](r io.Reader, fn func(T) error) error {
 		}
 	}
 	return lines.Err()
+}
+
+// wholeLines splits at newlines. A last line without one is not a line but the
+// place where the stream broke.
+func wholeLines(data []byte, atEOF bool) (advance int, token []byte, err error) {
+	if i := bytes.IndexByte(data, '\n'); i >= 0 {
+		return i + 1, data[:i], nil
+	}
+	if atEOF && len(data) > 0 {
+		return 0, nil, io.ErrUnexpectedEOF
+	}
+	return 0, nil, nil
 }
 
 // decodeLine decodes a line of a stream, whose last one may be a Problem.

@@ -166,6 +166,26 @@ func TestClientStrangeAnswers(t *testing.T) {
 	}
 }
 
+// A stream that breaks off is told as that, after the lines that were whole.
+func TestClientBrokenStream(t *testing.T) {
+	for name, answer := range map[string]string{
+		"in a line":      "Content-Length: 100\r\n\r\n{\"seq\":1}\n{\"se",
+		"between lines":  "Content-Length: 100\r\n\r\n{\"seq\":1}\n",
+		"without length": "\r\n{\"seq\":1}\n{\"se",
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := socketPath(t)
+			answering(t, path, "HTTP/1.1 200 OK\r\n"+answer)
+			var got []uint64
+			err := dialled(t, path).Events(bounded(t), EventsRequest{}, func(e Event) error { got = append(got, e.Seq); return nil })
+			var p *Problem
+			if !errors.As(err, &p) || p.Code != CodeUnreachable || len(got) != 1 {
+				t.Errorf("events %v, %+v", got, err)
+			}
+		})
+	}
+}
+
 // answering gives the same answer to the first request and closes.
 func answering(t *testing.T, path, answer string) {
 	t.Helper()

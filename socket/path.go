@@ -24,8 +24,9 @@ func DefaultPath(getenv func(string) string) string {
 // is up: /run/pm for root, else $XDG_RUNTIME_DIR/pm. Without that variable, as
 // under cron or su, it is where the variable usually points, or a directory of
 // the user's own below $TMPDIR or /tmp.
-func RuntimeDir(getenv func(string) string) string {
-	uid := os.Geteuid()
+func RuntimeDir(getenv func(string) string) string { return runtimeDir(os.Geteuid(), getenv) }
+
+func runtimeDir(uid int, getenv func(string) string) string {
 	if uid == 0 {
 		return "/run/pm"
 	}

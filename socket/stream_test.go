@@ -231,11 +231,11 @@ func TestStreamEmpty(t *testing.T) {
 // like a whole one.
 func TestStreamSilence(t *testing.T) {
 	b := defaultBounds()
-	b.write = time.Millisecond
+	b.write = 200 * time.Millisecond
 	path := served(t, &fake{events: func(ctx context.Context, _ EventsRequest, emit func(Event) error) error {
 		emit(Event{Seq: 1})
 		select {
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(300 * time.Millisecond):
 		case <-ctx.Done():
 		}
 		return nil
@@ -250,7 +250,7 @@ func TestClientReadsAhead(t *testing.T) {
 	const lines = 1000
 	all := make(chan struct{})
 	b := defaultBounds()
-	b.write = 50 * time.Millisecond
+	b.write = 3 * time.Second
 	path := served(t, &fake{logs: func(ctx context.Context, _ LogsRequest, emit func(LogLine) error) error {
 		defer close(all)
 		for range lines {
