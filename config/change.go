@@ -42,20 +42,28 @@ type Action struct {
 // both if its program and its index are.
 func Diff(old, updated *File) []Action {
 	var actions []Action
+	before, after := byName(old), byName(updated)
 	for _, p := range old.Programs {
-		if updated.Program(p.Name) == nil {
+		if after[p.Name] == nil {
 			actions = append(actions, each(p, 0, p.NumProcs, Stop, "program removed")...)
 		}
 	}
 	for _, p := range updated.Programs {
-		before := old.Program(p.Name)
-		if before == nil {
+		if before[p.Name] == nil {
 			actions = append(actions, each(p, 0, p.NumProcs, Start, "program added")...)
 			continue
 		}
-		actions = append(actions, compare(before, p)...)
+		actions = append(actions, compare(before[p.Name], p)...)
 	}
 	return actions
+}
+
+func byName(f *File) map[string]*Program {
+	programs := make(map[string]*Program, len(f.Programs))
+	for _, p := range f.Programs {
+		programs[p.Name] = p
+	}
+	return programs
 }
 
 // each makes the same action for the instances from first up to end.

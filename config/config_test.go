@@ -424,6 +424,8 @@ func TestWholeFileFaults(t *testing.T) {
 		{"x.yaml", "programs: {[a]: 5}\n", `x.yaml:1:12: programs: a key is not a single word`},
 		{"x.toml", "[programs\n", `x.toml:1:10: not valid TOML: expected '.' or ']' to end table name, but got '\n' instead`},
 		{"x.toml", "a = " + strings.Repeat("[", 100), `x.toml: values nest more than 32 deep`},
+		{"x.toml", "a" + strings.Repeat(".a", 100) + " = 1", `x.toml: values nest more than 32 deep`},
+		{"x.toml", "[a" + strings.Repeat(".a", 100) + "]", `x.toml: values nest more than 32 deep`},
 		{"x.yaml", "a: " + strings.Repeat("[", 100) + strings.Repeat("]", 100), "x.yaml:1:36: the document nests more than 32 deep, or has more than 1000000 values\nx.yaml:1:1: unknown key \"a\""},
 		{"x.toml", "include = [\"a.toml\"]\n[programs]\n", `x.toml:1:11: include: a config that is not read from a file cannot include others`},
 		{"x.toml", "[programs.web]\ncmd = \"true\"\n\n[programs.web]\ncmd = \"false\"\n", `x.toml:4:1: duplicate key "programs.web": it stands at x.toml:1:11 already (remove one of them)`},
@@ -440,6 +442,14 @@ func TestWholeFileFaults(t *testing.T) {
 
 func sorted(lines string) string {
 	return strings.Join(slices.Sorted(strings.SplitSeq(lines, "\n")), "\n")
+}
+
+func TestFaultsAreBounded(t *testing.T) {
+	_, _, err := Parse("x.toml", []byte(strings.Repeat("a = 1\n", maxProblems+5)), nil)
+	var faults *Errors
+	if !errors.As(err, &faults) || len(faults.Problems) != maxProblems+1 || faults.Problems[maxProblems].Message != "and 5 faults more" {
+		t.Errorf("got %d faults", len(faults.Problems))
+	}
 }
 
 func TestEmptyTableOfPrograms(t *testing.T) {

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"bytes"
 	"errors"
 	"os"
 	"reflect"
@@ -135,8 +134,8 @@ func checkConverted(t *testing.T, out []byte) {
 		return
 	}
 	for _, p := range faults.Problems {
-		known := strings.Contains(p.Message, "on this machine") || strings.Contains(p.Value+p.Message, "${") || p.Key == "include" ||
-			strings.HasPrefix(p.Message, "variable ") || bytes.Contains(out, []byte("${"))
+		known := strings.Contains(p.Message, "on this machine") || strings.Contains(p.Value+p.Message, "${") ||
+			strings.HasPrefix(p.Message, "variable ") || p.Key == "include"
 		if !known {
 			t.Fatalf("%v\nin\n%s", p, out)
 		}

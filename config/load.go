@@ -12,8 +12,12 @@ import (
 	"strings"
 )
 
-// maxSize bounds a config file.
-const maxSize = 16 << 20
+// maxSize bounds a config file, and maxProblems how many of its faults are
+// told.
+const (
+	maxSize     = 16 << 20
+	maxProblems = 1000
+)
 
 // Find returns the config file to use: explicit if it is given, else ./pm.toml,
 // else /etc/pm/pm.toml, whichever is there first.
@@ -65,9 +69,18 @@ func parse(name, dir string, data []byte, lookup func(string) (string, bool)) (*
 // finish returns what Load and Parse return.
 func (f *File) finish(r *reader) (*File, []Problem, error) {
 	if len(r.problems) > 0 {
-		return nil, inOrder(r.warnings), &Errors{inOrder(r.problems)}
+		return nil, inOrder(r.warnings), &Errors{first(inOrder(r.problems))}
 	}
 	return f, inOrder(r.warnings), nil
+}
+
+// first keeps as many problems as anybody will read.
+func first(problems []Problem) []Problem {
+	if len(problems) <= maxProblems {
+		return problems
+	}
+	more := Problem{File: problems[maxProblems].File, Message: fmt.Sprintf("and %d faults more", len(problems)-maxProblems)}
+	return append(problems[:maxProblems:maxProblems], more)
 }
 
 // decode reads a config and its includes; a nil lookup leaves references as

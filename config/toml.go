@@ -140,10 +140,17 @@ func (s *spot) item(i int) *spot {
 	return s.items[i]
 }
 
+// longLine is where columns are counted in bytes: counting the characters of
+// a line anew for each of its values takes too long there.
+const longLine = 10_000
+
 // at turns an offset into line and column.
 func (t *tomlTree) at(offset int) pos {
 	line := sort.SearchInts(t.lines, offset+1)
 	start := t.lines[line-1]
+	if offset-start > longLine {
+		return pos{t.file, line, offset - start + 1}
+	}
 	return pos{t.file, line, utf8.RuneCountInString(t.src[start:offset]) + 1}
 }
 

@@ -100,7 +100,7 @@ func (s *tomlScan) header(root *spot, open *int) *spot {
 	}
 	table := root
 	names, places := s.keyParts()
-	if len(names) == 0 || len(names) > maxDepth {
+	if len(names) == 0 || s.tooLong(names) {
 		return &spot{}
 	}
 	for i, name := range names[:len(names)-1] {
@@ -126,7 +126,7 @@ func (s *tomlScan) header(root *spot, open *int) *spot {
 func (s *tomlScan) pair(table *spot, noteDoubles bool) {
 	start := s.at
 	names, places := s.keyParts()
-	if len(names) == 0 || len(names) > maxDepth || !s.take('=') {
+	if len(names) == 0 || s.tooLong(names) || !s.take('=') {
 		return
 	}
 	leaf := table
@@ -225,6 +225,16 @@ func (s *tomlScan) keyParts() (names []string, places []int) {
 			return names, places
 		}
 	}
+}
+
+// tooLong reports whether a dotted key nests too deep, which ends the scan.
+func (s *tomlScan) tooLong(names []string) bool {
+	if len(names) <= maxDepth {
+		return false
+	}
+	s.tooDeep = true
+	s.at = len(s.src)
+	return true
 }
 
 // name reads one bare or quoted name of a key.
