@@ -18,7 +18,7 @@ const (
 	maxSelectors   = 10_000
 	maxSelector    = 1 << 10
 	maxTimeout     = 1e9 // seconds
-	maxNumProcs    = 100_000
+	maxNumProcs    = 10_000
 	defaultLogTail = 10 // lines
 )
 

@@ -103,6 +103,7 @@ func TestBadRequests(t *testing.T) {
 		{"no signal", request("POST", "/v1/signal", `{"selectors":["a"]}`), 400, 2, "signal is missing"},
 		{"no numprocs", request("POST", "/v1/scale", `{"selectors":["a"]}`), 400, 2, "numprocs is missing"},
 		{"negative numprocs", request("POST", "/v1/scale", `{"selectors":["a"],"numprocs":-1}`), 400, 2, "numprocs -1"},
+		{"too many numprocs", request("POST", "/v1/scale", `{"selectors":["a"],"numprocs":10001}`), 400, 2, "numprocs 10001"},
 		{"wait for what", request("POST", "/v1/wait", `{"selectors":["a"],"for":"godot"}`), 400, 2, `cannot wait for \"godot\"`},
 		{"lines", request("GET", "/v1/logs?sel=a&lines=-2", ""), 400, 2, "lines="},
 		{"stream", request("GET", "/v1/logs?sel=a&stream=stdin", ""), 400, 2, "stream="},
