@@ -19,6 +19,7 @@ func Convert(name string, data []byte, format string) (toml []byte, warnings []P
 		format = detect(name, string(data))
 	}
 	r := newReader("", nil)
+	r.converting = true
 	f := newFile(name)
 	f.places = r.places
 	w := &tomlWriter{}

@@ -23,21 +23,26 @@ func validName(name string) bool {
 
 // reader turns nodes into values and collects what is wrong with them.
 type reader struct {
-	lookup   func(string) (string, bool) // nil: references stay as they are
-	dir      string                      // where relative paths start; empty: they stay relative
-	yaml     bool
-	key      string // of the value being read
-	secret   bool   // the value being read is not to be shown
-	problems []Problem
-	warnings []Problem
-	places   map[string]pos
-	base     Program // the defaults
+	lookup func(string) (string, bool) // nil: references stay as they are
+	dir    string                      // where relative paths start; empty: they stay relative
+	yaml   bool
+	// converting says that references are kept for the new file.
+	converting bool
+	key        string // of the value being read
+	secret     bool   // the value being read is not to be shown
+	problems   []Problem
+	warnings   []Problem
+	places     map[string]pos
+	base       Program // the defaults
 }
 
 func (r *reader) fault(n *node, message, accepted string) { r.faultHint(n, message, accepted, "") }
 
 func (r *reader) faultHint(n *node, message, accepted, hint string) {
 	value := n.short()
+	if r.converting && hint == "" && strings.Contains(value, "${") {
+		hint = "a conversion cannot look variables up: write the value"
+	}
 	if r.secret {
 		value = ""
 	}

@@ -77,7 +77,7 @@ Without ` + "`-c FILE`" + ` pm takes ./pm.toml, else /etc/pm/pm.toml.
   shell. In ` + "`cmd`" + ` references are replaced after the line is split, so that a value with spaces stays one word; quotes
   do not protect them.
 - **Signals** have a name, with or without SIG, or a number.
-- **Nested keys** such as ` + "`limits.nofile`" + ` can be written with the dot, or in a table ` + "`[programs.NAME.limits]`" + `.
+- **Nested keys** such as ` + "`limits.nofile`" + ` are tables: in TOML ` + "`limits.nofile = 10` or `[programs.NAME.limits]`, in YAML a map `limits:`" + `.
 - A key that is unknown or stands twice is an error. So are a user or group that this machine does not have. A command, directory or file that
   is missing is none: it may be there later. ` + "`pm config check`" + ` tells of it unless ` + "`--syntax`" + ` is given, and the daemon warns.
 - A file without any table of programs is an error, so that a file cut short stops nothing; an empty table is not.

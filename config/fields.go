@@ -70,7 +70,7 @@ var programFields = slices.Concat([]field[Program]{
 	declare("workingdir", pathCodec, func(p *Program) *string { return &p.WorkingDir }, "", Respawn,
 		"The directory to run in. Default: the daemon's own."),
 	declare("user", userCodec, func(p *Program) *string { return &p.User }, "", Respawn,
-		"The user to run as, with all the groups of that user, or with the one group given after a colon. Default: the daemon's own."),
+		"The user to run as, with the groups of that user; a group after a colon takes the place of the user's own. Default: the daemon's own."),
 	declare("stdin", pathCodec, func(p *Program) *string { return &p.Stdin }, "", Respawn,
 		"A file to read standard input from. Default: /dev/null."),
 	declare("stdout", outputCodec("discard"), func(p *Program) *string { return &p.Stdout }, "", Respawn,
@@ -134,7 +134,7 @@ var resources = []struct{ name, bounds string }{
 func rlimitFields() []field[Program] {
 	fields := make([]field[Program], len(resources))
 	for i, resource := range resources {
-		fields[i] = rlimitField(resource.name, "Bounds "+resource.bounds+". A number, `unlimited`, or `soft:hard`; K, M and G count by 1024.")
+		fields[i] = rlimitField(resource.name, "Bounds "+resource.bounds+".")
 	}
 	return fields
 }

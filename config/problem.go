@@ -4,21 +4,23 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 )
 
 // Problem is one fault of a configuration, with its place.
 type Problem struct {
-	File    string
-	Line    int    // 0: the fault belongs to no line
-	Column  int    // in characters, from 1
-	Key     string // for example programs.web.umask
-	Value   string // as it stands in the file; empty for values that may be secret
-	Message string
+	File    string `json:"file,omitempty"`
+	Line    int    `json:"line,omitempty"`   // 0: the fault belongs to no line
+	Column  int    `json:"column,omitempty"` // in characters, from 1
+	Key     string `json:"key,omitempty"`    // for example programs.web.umask
+	Value   string `json:"value,omitempty"`  // as it stands in the file; empty for values that may be secret
+	Message string `json:"message"`
 	// Accepted says what would have been right.
-	Accepted string
+	Accepted string `json:"accepted,omitempty"`
 	// Suggestion says what to write instead.
-	Suggestion string
+	Suggestion string `json:"suggestion,omitempty"`
 }
 
 // String tells the problem in one line: place, key, value, what is wrong and
@@ -37,6 +39,24 @@ func (p Problem) String() string {
 	b.WriteString(p.Message)
 	if hint := p.hint(); hint != "" {
 		b.WriteString(" (" + hint + ")")
+	}
+	return oneLine(b.String())
+}
+
+// oneLine shows control characters as escapes: a message may quote what stands
+// in a file or in the environment.
+func oneLine(text string) string {
+	if !strings.ContainsFunc(text, unicode.IsControl) {
+		return text
+	}
+	var b strings.Builder
+	for _, c := range text {
+		if unicode.IsControl(c) {
+			quoted := strconv.QuoteRune(c)
+			b.WriteString(quoted[1 : len(quoted)-1])
+			continue
+		}
+		b.WriteRune(c)
 	}
 	return b.String()
 }

@@ -14,6 +14,7 @@ type spot struct {
 	// raw is how a value that is not a string, list or table is written.
 	raw    string
 	given  bool // a value, or a header of its own
+	name   string
 	kids   map[string]*spot
 	items  []*spot
 	parent *spot
@@ -27,9 +28,20 @@ func (s *spot) kid(key string, at int) *spot {
 	if s.kids == nil {
 		s.kids = map[string]*spot{}
 	}
-	k := &spot{key: at, value: at, parent: s}
+	k := &spot{key: at, value: at, name: key, parent: s}
 	s.kids[key] = k
 	return k
+}
+
+// path is the dotted name of the spot.
+func (s *spot) path() string {
+	if s.parent == nil {
+		return s.name
+	}
+	if s.name == "" { // an item of a list
+		return s.parent.path()
+	}
+	return join(s.parent.path(), s.name)
 }
 
 // last is the spot that a header's part stands for: of an array of tables,
@@ -115,7 +127,7 @@ func (s *tomlScan) header(root *spot, open *int) *spot {
 	}
 	if table.given && len(table.items) == 0 {
 		*open = len(s.doubles)
-		s.doubles = append(s.doubles, twice{name: strings.Join(names, "."), first: table.key, start: start})
+		s.doubles = append(s.doubles, twice{name: table.path(), first: table.key, start: start})
 		return &spot{}
 	}
 	table.key, table.value, table.given = place, start, true
@@ -133,16 +145,16 @@ func (s *tomlScan) pair(table *spot, noteDoubles bool) {
 	for i, name := range names {
 		leaf = leaf.kid(name, places[i])
 	}
-	first := leaf.key
-	double := leaf.given
+	first, path, double := leaf.key, "", leaf.given
 	if double {
+		path = leaf.path()
 		leaf = &spot{}
 	}
 	leaf.key, leaf.given = places[len(places)-1], true
 	s.skip(" \t", false)
 	s.value(leaf)
 	if double && noteDoubles {
-		s.doubles = append(s.doubles, twice{strings.Join(names, "."), first, start, s.at})
+		s.doubles = append(s.doubles, twice{path, first, start, s.at})
 	}
 }
 
