@@ -80,6 +80,7 @@ type image struct {
 	terminal   int                 // … and in the foreground of the terminal at this slot; -1: not
 	listenPID  *[listenDigits]byte // where the child writes its pid; nil: nowhere
 	noMask     uint64
+	noAction   [4]uint64 // struct sigaction of the kernel: SIG_DFL
 
 	// Written by the child, read by the parent after the child's execve or
 	// exit: with CLONE_VM they share the memory.
@@ -159,6 +160,11 @@ func (im *image) vfork(pidfd *int32) (pid uintptr, errno syscall.Errno) {
 		syscall.RawSyscall(unix.SYS_IOCTL, uintptr(im.slots[im.terminal]), unix.TIOCSPGRP, uintptr(unsafe.Pointer(&pgrp)))
 	}
 	afterForkInChild()
+	if !im.inherit { // a shell starts a job with & with INT and QUIT ignored, nohup with HUP
+		for i = 1; i <= 64; i++ {
+			syscall.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(i), uintptr(unsafe.Pointer(&im.noAction)), 0, 8, 0, 0)
+		}
+	}
 	syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&im.noMask)), 0, 8, 0, 0)
 
 	if im.umask >= 0 {

@@ -14,11 +14,22 @@ func InForeground(f *os.File) bool {
 	return err == nil && pgrp == unix.Getpgrp()
 }
 
-// TakeTerminal puts pm itself back into the foreground of a terminal. The
-// caller ignores SIGTTOU, which the kernel sends to whoever does this from the
-// background.
-func TakeTerminal(tty *os.File) {
-	_ = unix.IoctlSetPointerInt(int(tty.Fd()), unix.TIOCSPGRP, unix.Getpgrp())
+// TakeTerminal puts pm itself back into the foreground of a terminal.
+func TakeTerminal(tty *os.File) { giveTerminal(tty, unix.Getpgrp()) }
+
+// giveTerminal puts a process group into the foreground. Whoever does this from
+// the background gets SIGTTOU, unless the thread blocks it; ignoring it would be
+// inherited by programs.
+func giveTerminal(tty *os.File, pgrp int) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var block, before unix.Sigset_t
+	block.Val[0] = 1 << (unix.SIGTTOU - 1)
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &block, &before); err != nil {
+		return
+	}
+	_ = unix.IoctlSetPointerInt(int(tty.Fd()), unix.TIOCSPGRP, pgrp)
+	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil)
 }
 
 // Suspend stops pm as a shell's job that holds a stopped program, and when it is
@@ -28,7 +39,7 @@ func Suspend(tty *os.File, leader int) {
 	TakeTerminal(tty)
 	stopSelf()
 	if InForeground(tty) {
-		_ = unix.IoctlSetPointerInt(int(tty.Fd()), unix.TIOCSPGRP, leader)
+		giveTerminal(tty, leader)
 	}
 	_ = unix.Kill(-leader, unix.SIGCONT)
 }
