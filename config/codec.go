@@ -317,7 +317,7 @@ func readUmask(r *reader, n *node) (int, bool) {
 	}
 	digits := strings.TrimPrefix(text, "0o")
 	if !n.isString && digits == text && text != "0" {
-		r.faultHint(n, "a decimal number, not an octal mode", "000 to 777", fmt.Sprintf("write umask = %q", strings.TrimLeft(text, "-+")))
+		r.faultHint(n, "not written as an octal mode", "000 to 777", quoteUmask(text))
 		return 0, false
 	}
 	mask, err := strconv.ParseUint(digits, 8, 32)
@@ -330,6 +330,14 @@ func readUmask(r *reader, n *node) (int, bool) {
 		return 0, false
 	}
 	return int(mask), true
+}
+
+// quoteUmask suggests the octal mode that was probably meant by a number.
+func quoteUmask(text string) string {
+	if mask, err := strconv.ParseUint(text, 8, 32); err != nil || mask > 0o777 {
+		return `write an octal mode in quotes, such as "022"`
+	}
+	return fmt.Sprintf("write %q", text)
 }
 
 // commandCodec is a command: a line split like a shell's, or a list of words.

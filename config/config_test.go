@@ -149,8 +149,8 @@ var values = []struct{ syntax, key, text, want string }{
 	{"toml", "umask", `0o22`, "022"},
 	{"toml", "umask", `0`, "000"},
 	{"toml", "umask", `"777"`, "777"},
-	{"toml", "umask", `22`, `!"22": a decimal number, not an octal mode (accepted: 000 to 777; write umask = "22")`},
-	{"toml", "umask", `0x12`, `!"0x12": a decimal number, not an octal mode (accepted: 000 to 777; write umask = "0x12")`},
+	{"toml", "umask", `22`, `!"22": not written as an octal mode (accepted: 000 to 777; write "22")`},
+	{"toml", "umask", `0x12`, `!"0x12": not written as an octal mode (accepted: 000 to 777; write an octal mode in quotes, such as "022")`},
 	{"toml", "umask", `"09"`, `!"09": not an octal mode (accepted: 000 to 777)`},
 	{"toml", "umask", `"1000"`, `!"1000": out of range (accepted: 000 to 777)`},
 	{"toml", "umask", `"-22"`, `!"-22": not an octal mode (accepted: 000 to 777)`},
@@ -615,5 +615,25 @@ func TestDefaults(t *testing.T) {
 	f := newFile("x")
 	if want := (Email{Server: "localhost:25", TLS: "starttls", Events: []string{"fatal", "exited", "backoff"}, Interval: 30 * time.Second, MaxPerHour: 20}); !reflect.DeepEqual(f.Email, want) {
 		t.Errorf("got  %+v\nwant %+v", f.Email, want)
+	}
+}
+
+func TestValidate(t *testing.T) {
+	p := NewProgram("x")
+	p.User = "nobody-of-that-name:no-such-group"
+	p.Backoff.Max = 0
+	want := []string{
+		"cmd: missing (accepted: a program to run and its arguments)",
+		`backoff.max: "0s": shorter than backoff.initial, 1s`,
+		`user: "nobody-of-that-name:no-such-group": no user "nobody-of-that-name" on this machine`,
+		`user: "nobody-of-that-name:no-such-group": no group "no-such-group" on this machine`,
+	}
+	if got := texts(Validate(p)); !slices.Equal(got, want) {
+		t.Errorf("got %q", got)
+	}
+	p = NewProgram("x")
+	p.Cmd, p.User = []string{"true"}, "root:root"
+	if got := Validate(p); len(got) > 0 {
+		t.Errorf("got %q", texts(got))
 	}
 }

@@ -227,3 +227,28 @@ func TestDetect(t *testing.T) {
 		}
 	}
 }
+
+func TestConvertSupervisordOutput(t *testing.T) {
+	f, _, warnings := converted(t, "x.conf", `[program:a]
+command = echo %% %(x %(numprocs)02d %(ENV_A)s # a comment
+numprocs: 2
+stdout_logfile = syslog
+stderr_logfile = NONE
+[program:b]
+command = echo
+redirect_stderr = false
+stdout_logfile =
+stderr_logfile = /var/log/%(program_name)s.err
+environment = A='open,B=2
+`, "", "A=1")
+	a, b := f.Program("a"), f.Program("b")
+	if want := []string{"echo", "%", "%(x", "2", "1"}; !slices.Equal(a.Cmd, want) || a.Stdout != "" || a.Stderr != "discard" {
+		t.Errorf("got %+v", a)
+	}
+	if b.Stdout != "" || b.Stderr != "/var/log/b.err" || b.Env["A"] != "'open" || b.Env["B"] != "2" {
+		t.Errorf("got %+v", b)
+	}
+	if want := []string{"x.conf:4:1: program:a.stdout_logfile: dropped: pm does not write to syslog"}; !slices.Equal(warnings, want) {
+		t.Errorf("got %q", warnings)
+	}
+}
