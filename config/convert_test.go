@@ -230,7 +230,7 @@ func TestDetect(t *testing.T) {
 
 func TestConvertSupervisordOutput(t *testing.T) {
 	f, _, warnings := converted(t, "x.conf", `[program:a]
-command = echo %% %(x %(numprocs)02d %(ENV_A)s # a comment
+command = echo %% 100%! %(numprocs)02d %(ENV_A)s # a comment
 numprocs: 2
 stdout_logfile = syslog
 stderr_logfile = NONE
@@ -242,7 +242,7 @@ stderr_logfile = /var/log/%(program_name)s.err
 environment = A='open,B=2
 `, "", "A=1")
 	a, b := f.Program("a"), f.Program("b")
-	if want := []string{"echo", "%", "%(x", "2", "1"}; !slices.Equal(a.Cmd, want) || a.Stdout != "" || a.Stderr != "discard" {
+	if want := []string{"echo", "%", "100%!", "2", "1"}; !slices.Equal(a.Cmd, want) || a.Stdout != "" || a.Stderr != "discard" {
 		t.Errorf("got %+v", a)
 	}
 	if b.Stdout != "" || b.Stderr != "/var/log/b.err" || b.Env["A"] != "'open" || b.Env["B"] != "2" {
