@@ -76,8 +76,10 @@ func newArena(t *testing.T) *arena {
 	}
 	_ = os.Chmod(a.path, 0o666)
 	t.Cleanup(func() {
-		for _, pid := range a.survivors() {
-			_ = unix.Kill(pid, unix.SIGKILL)
+		for pids := a.survivors(); len(pids) > 0; pids = a.survivors() { // of a failed test
+			for _, pid := range pids {
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
 		}
 	})
 	return a
@@ -128,7 +130,7 @@ func TestAdversary(t *testing.T) {
 	for trial := range *trials {
 		a := newArena(t)
 		id := fmt.Sprintf("adversary-%d", trial)
-		k.Spawn(id, run(path, a.path, strconv.Itoa(*crowd), "100000"))
+		k.Spawn(id, run(path, a.path, strconv.Itoa(*crowd), "1000000"))
 		in.next(id, Spawned)
 		a.await(*crowd * 9 / 10)
 		if n := len(a.survivors()); n < *crowd/2 {

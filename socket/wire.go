@@ -122,6 +122,8 @@ type ReloadRequest struct {
 type Plan struct {
 	Schema  int      `json:"schema"`
 	Actions []Action `json:"actions"`
+	// Notes tell what of the file a reload cannot bring into force.
+	Notes []string `json:"notes,omitempty"`
 }
 
 // Action is what a reload does to one instance.

@@ -51,6 +51,8 @@ static void spawn(int twice) {
 	reseed();
 }
 
+static int crowded(void) { return atomic_load(&shared->living) * 10 >= limit * 9; }
+
 static void deed(void) {
 	int n = rand() % 100;
 	char name[16];
@@ -63,8 +65,8 @@ static void deed(void) {
 	else if (n < 76) prctl(PR_SET_CHILD_SUBREAPER, 1);
 	else if (n < 81) prctl(PR_SET_DUMPABLE, rand() % 2);
 	else if (n < 84) { kill(0, SIGCONT); kill(getppid(), SIGCONT); }
-	else if (n < 86) raise(SIGSTOP);
-	else if (n < 90 && atomic_load(&shared->living) > limit / 2) quit();
+	else if (n < 85 && crowded()) raise(SIGSTOP);
+	else if (n < 90 && crowded()) quit();
 }
 
 int main(int argc, char **argv) {
@@ -83,6 +85,6 @@ int main(int argc, char **argv) {
 	atomic_compare_exchange_strong(&shared->born, &first, 1);
 	for (;;) {
 		deed();
-		if (pause_us > 0) usleep(rand() % pause_us);
+		if (pause_us > 0) usleep(rand() % (crowded() ? pause_us : pause_us / 10 + 1)); // grow fast
 	}
 }

@@ -1,0 +1,254 @@
+package subcmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"pm.example/socket"
+)
+
+// controlOptions are the flags of the commands that act on instances.
+type controlOptions struct {
+	noWait  bool
+	rolling bool
+	timeout time.Duration
+	json    bool
+}
+
+func (o *controlOptions) request(selectors []string) socket.Request {
+	return socket.Request{Selectors: selectors, NoWait: o.noWait, Rolling: o.rolling, TimeoutSeconds: o.timeout.Seconds()}
+}
+
+// waitFlags are the flags of commands that wait for an outcome.
+func waitFlags(e *env, o *controlOptions) []cli.Flag {
+	return []cli.Flag{
+		&cli.BoolFlag{Name: "no-wait", Destination: &o.noWait, Usage: "do not wait for the outcome"},
+		&cli.DurationFlag{Name: "timeout", Destination: &o.timeout, Usage: "wait at most `TIME` (default: as long as it takes)"},
+		&cli.BoolFlag{Name: "json", Destination: &o.json, Usage: "print a JSON document"},
+		socketFlag(&e.socketCommand),
+	}
+}
+
+const controlStatus = `Exit status: 0 done, or already so; 1 a target failed; 4 no such program (the
+others are acted on); 5 the daemon cannot be reached; 7 start failed; 8 timed
+out.`
+
+func startCommand(e *env) *cli.Command {
+	var o controlOptions
+	return &cli.Command{
+		Name: "start", Usage: "start programs, and wait until they are up", ArgsUsage: "SELECTOR…",
+		Description: "Starts what is selected, those of a lower priority number first, and tells for\neach instance what came of it.\n\nExamples:\n  pm start web\n  pm start group:backend --timeout 30s\n\n" + controlStatus,
+		Flags:       waitFlags(e, &o),
+		Action:      controlAction(e, &o, "start", (*socket.Client).Start),
+	}
+}
+
+func stopCommand(e *env) *cli.Command {
+	var o controlOptions
+	return &cli.Command{
+		Name: "stop", Usage: "stop programs, and wait until nothing is left of them", ArgsUsage: "SELECTOR…",
+		Description: "Stops what is selected, those of a higher priority number first, and waits until\ntheir whole process trees are gone.\n\nExamples:\n  pm stop web:2\n  pm stop all\n\n" + controlStatus,
+		Flags:       waitFlags(e, &o),
+		Action:      controlAction(e, &o, "stop", (*socket.Client).Stop),
+	}
+}
+
+func restartCommand(e *env) *cli.Command {
+	var o controlOptions
+	return &cli.Command{
+		Name: "restart", Usage: "stop and start programs", ArgsUsage: "SELECTOR…",
+		Description: "Stops and starts what is selected. With --rolling one instance after the other,\neach only when the one before is up.\n\nExamples:\n  pm restart web\n  pm restart --rolling 'web:*'\n\n" + controlStatus,
+		Flags:       append(waitFlags(e, &o), &cli.BoolFlag{Name: "rolling", Destination: &o.rolling, Usage: "one after the other"}),
+		Action:      controlAction(e, &o, "restart", (*socket.Client).Restart),
+	}
+}
+
+// controlAction is the action of a command that sends one request for what its
+// arguments select.
+func controlAction(e *env, o *controlOptions, verb string, call func(*socket.Client, context.Context, socket.Request) (socket.Result, error)) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		return runControl(c.Context, e, *o, verb, c.Args().Slice(), func(ctx context.Context, client *socket.Client) (socket.Result, error) {
+			return call(client, ctx, o.request(c.Args().Slice()))
+		})
+	}
+}
+
+// runControl sends a request and tells what came of it.
+func runControl(ctx context.Context, e *env, o controlOptions, verb string, selectors []string, call func(context.Context, *socket.Client) (socket.Result, error)) error {
+	if len(selectors) == 0 {
+		return &socket.Problem{Message: "pm " + verb + ": nothing is selected", Hint: "name programs, or all: pm " + verb + " all", Code: socket.CodeUsage}
+	}
+	ctx, stop := interruptible(ctx)
+	defer stop()
+	client := e.client()
+	defer client.Close()
+	result, err := call(ctx, client)
+	if err != nil {
+		return err
+	}
+	return printResult(e, o, result)
+}
+
+// interruptible ends its context with Ctrl-C, so that a wait can be given up.
+func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+}
+
+// printResult tells each outcome: what went well on stdout, what did not on
+// stderr.
+func printResult(e *env, o controlOptions, result socket.Result) error {
+	codes := []int{tellUnknown(e, result.Unknown)}
+	if o.json {
+		if err := writeJSON(e.stdout, result); err != nil {
+			return err
+		}
+	}
+	for _, r := range result.Results {
+		codes = append(codes, r.Code)
+		switch {
+		case o.json:
+		case r.Code == socket.CodeDone:
+			if _, err := fmt.Fprintf(e.stdout, "%s: %s\n", r.Instance, r.Message); err != nil {
+				return err
+			}
+		default:
+			tell(e.stderr, fmt.Sprintf("%s: %s", r.Instance, r.Message))
+		}
+	}
+	return codeError(worst(codes...))
+}
+
+func signalCommand(e *env) *cli.Command {
+	var o controlOptions
+	return &cli.Command{
+		Name: "signal", Aliases: []string{"kill"}, Usage: "send a signal to the main processes of programs", ArgsUsage: "SIGNAL SELECTOR…",
+		Description: "Sends SIGNAL, a name or a number, to the main process of each instance that is\nselected.\n\nExample:\n  pm signal HUP nginx\n\nExit status: 0 sent; 1 one does not run; 2 no such signal; 4 no such program; 5 the\ndaemon cannot be reached.",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "json", Destination: &o.json, Usage: "print a JSON document"},
+			socketFlag(&e.socketCommand),
+		},
+		Action: func(c *cli.Context) error {
+			if c.NArg() < 2 {
+				return &socket.Problem{Message: "pm signal takes a signal and what to send it to", Hint: "for example: pm signal HUP web", Code: socket.CodeUsage}
+			}
+			req := socket.Request{Selectors: c.Args().Tail(), Signal: c.Args().First()}
+			return runControl(c.Context, e, o, "signal", req.Selectors, func(ctx context.Context, client *socket.Client) (socket.Result, error) {
+				return client.Signal(ctx, req)
+			})
+		},
+	}
+}
+
+func scaleCommand(e *env) *cli.Command {
+	var o controlOptions
+	return &cli.Command{
+		Name: "scale", Usage: "change how many instances a program has", ArgsUsage: "NAME N",
+		Description: "Adds instances at the end, or stops the last ones; the others are not touched. The\nnumber holds until the config file's own number changes, or the daemon ends.\n\nExample:\n  pm scale web 8\n\nExit status: 0 done; 2 not a number that can be; 4 no such program; 5 the daemon\ncannot be reached.",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "json", Destination: &o.json, Usage: "print a JSON document"},
+			socketFlag(&e.socketCommand),
+		},
+		Action: func(c *cli.Context) error {
+			if c.NArg() != 2 {
+				return usagef("pm scale takes a program and a number: pm scale web 8")
+			}
+			n, err := strconv.Atoi(c.Args().Get(1))
+			if err != nil {
+				return usagef("%q is not a number of instances", c.Args().Get(1))
+			}
+			req := socket.Request{Selectors: []string{c.Args().First()}, NumProcs: &n}
+			return runControl(c.Context, e, o, "scale", req.Selectors, func(ctx context.Context, client *socket.Client) (socket.Result, error) {
+				return client.Scale(ctx, req)
+			})
+		},
+	}
+}
+
+func waitCommand(e *env) *cli.Command {
+	var (
+		o     controlOptions
+		until string
+	)
+	return &cli.Command{
+		Name: "wait", Usage: "wait until programs are running or stopped", ArgsUsage: "SELECTOR…",
+		Description: "Returns when every instance that is selected is as wanted. Stopped is also what\nhas ended for good.\n\nExamples:\n  pm wait web --for running --timeout 10s\n  pm wait job --for stopped\n\nExit status: 0 it is so; 4 no such program; 5 the daemon cannot be reached; 7 it will\nnot be; 8 timed out.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "for", Value: "running", Destination: &until, Usage: "wait for `STATE`: running, healthy or stopped"},
+			&cli.DurationFlag{Name: "timeout", Destination: &o.timeout, Usage: "wait at most `TIME` (default: as long as it takes)"},
+			&cli.BoolFlag{Name: "json", Destination: &o.json, Usage: "print a JSON document"},
+			socketFlag(&e.socketCommand),
+		},
+		Action: func(c *cli.Context) error {
+			switch until {
+			case "running", "healthy", "stopped":
+			default:
+				return usagef("cannot wait for %q (accepted: running, healthy, stopped)", until)
+			}
+			req := socket.WaitRequest{Selectors: c.Args().Slice(), For: until, TimeoutSeconds: o.timeout.Seconds()}
+			return runControl(c.Context, e, o, "wait", req.Selectors, func(ctx context.Context, client *socket.Client) (socket.Result, error) {
+				return client.Wait(ctx, req)
+			})
+		},
+	}
+}
+
+func shutdownCommand(e *env) *cli.Command {
+	var o controlOptions
+	return &cli.Command{
+		Name: "shutdown", Aliases: []string{"daemon_exit"}, Usage: "stop all programs and end the daemon", ArgsUsage: " ",
+		Description: "Stops all programs, those of a higher priority number first, ends the daemon, and\nreturns when it is gone.\n\nExit status: 0 it is gone; 5 there was none; 8 timed out.",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "no-wait", Destination: &o.noWait, Usage: "do not wait until it is gone"},
+			&cli.DurationFlag{Name: "timeout", Destination: &o.timeout, Usage: "wait at most `TIME` (default: as long as it takes)"},
+			socketFlag(&e.socketCommand),
+		},
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return &socket.Problem{Message: "pm shutdown takes no arguments: it ends the daemon itself", Hint: "to stop programs: pm stop " + c.Args().First(), Code: socket.CodeUsage}
+			}
+			return runShutdown(c.Context, e, o)
+		},
+	}
+}
+
+// runShutdown ends the daemon and waits until its socket is silent.
+func runShutdown(ctx context.Context, e *env, o controlOptions) error {
+	ctx, stop := interruptible(ctx)
+	defer stop()
+	client := e.client()
+	defer client.Close()
+	if err := client.Shutdown(ctx); err != nil || o.noWait {
+		return err
+	}
+	if o.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, o.timeout)
+		defer cancel()
+	}
+	// The stream ends with the daemon; then nobody listens.
+	client.Patience = 0
+	for {
+		err := client.Events(ctx, socket.EventsRequest{Follow: true}, func(socket.Event) error { return nil })
+		var problem *socket.Problem
+		switch {
+		case errors.As(err, &problem) && problem.Code == socket.CodeUnreachable:
+			return nil
+		case errors.Is(ctx.Err(), context.DeadlineExceeded):
+			return &socket.Problem{Message: fmt.Sprintf("the daemon is still going down after %s", o.timeout), Code: socket.CodeTimeout}
+		case ctx.Err() != nil:
+			return ctx.Err()
+		}
+		select {
+		case <-time.After(5 * time.Millisecond): // the socket closes after the last stream
+		case <-ctx.Done():
+		}
+	}
+}

@@ -1,0 +1,292 @@
+package subcmd
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"pm.example/alert"
+	"pm.example/proc"
+	"pm.example/runner"
+	"pm.example/socket"
+)
+
+// eventLog is where every event of the daemon goes: it numbers and keeps the
+// latest ones, hands them to those who follow, writes them to the daemon's log
+// and tells the mailer. Publishing never blocks.
+type eventLog struct {
+	log    *slog.Logger
+	mailer *alert.Mailer // nil: no mail
+
+	mu        sync.Mutex     // guards all below
+	seq       uint64         // of the latest event; it begins with the clock, so that it grows across daemons
+	kept      []socket.Event // a ring: event seq is at seq modulo its size
+	count     int            // how many of it are filled
+	followers map[*follower]struct{}
+	queue     []socket.Event // to be written to the log
+	lost      int            // events that the log could not take
+	wake      chan struct{}
+}
+
+type follower struct {
+	emit func(socket.Event) error
+	gone chan struct{} // closed when emit failed
+}
+
+// Bounds of the event log.
+const (
+	keptEvents   = 1000
+	queuedEvents = 20000
+)
+
+// trimAfter is how long no event must come before memory is given back.
+const trimAfter = 3 * time.Second
+
+func newEventLog(log *slog.Logger, mailer *alert.Mailer) *eventLog {
+	return &eventLog{
+		log: log, mailer: mailer, followers: map[*follower]struct{}{}, wake: make(chan struct{}, 1),
+		seq: uint64(time.Now().UnixMicro()), kept: make([]socket.Event, keptEvents),
+	}
+}
+
+// publish numbers an event and hands it out.
+func (l *eventLog) publish(e socket.Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.seq++
+	e.Schema, e.Seq = socket.Schema, l.seq
+	l.kept[l.seq%keptEvents] = e
+	l.count = min(l.count+1, keptEvents)
+	for f := range l.followers {
+		if err := f.emit(e); err != nil {
+			delete(l.followers, f)
+			close(f.gone)
+		}
+	}
+	if len(l.queue) < queuedEvents {
+		l.queue = append(l.queue, e)
+	} else {
+		l.lost++
+	}
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// events hands over the kept events after since and, if follow, all new ones
+// until ctx ends.
+func (l *eventLog) events(ctx context.Context, since uint64, follow bool, emit func(socket.Event) error) error {
+	f := &follower{emit: emit, gone: make(chan struct{})}
+	if err := l.replay(since, f, follow); err != nil || !follow {
+		return err
+	}
+	select {
+	case <-f.gone:
+		return nil
+	case <-ctx.Done():
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.followers, f)
+	return nil
+}
+
+func (l *eventLog) replay(since uint64, f *follower, follow bool) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	first := l.seq - uint64(l.count) + 1
+	for seq := max(first, since+1); seq <= l.seq; seq++ {
+		if err := f.emit(l.kept[seq%keptEvents]); err != nil {
+			return err
+		}
+	}
+	if follow {
+		l.followers[f] = struct{}{}
+	}
+	return nil
+}
+
+// run writes events to the log, in the order of their publication, until ctx
+// ends; what is queued then is still written. A log that cannot be written
+// holds up nothing but itself.
+//
+// When it has been quiet for a while after a burst, memory is given back.
+func (l *eventLog) run(ctx context.Context) error {
+	quiet := time.NewTimer(trimAfter)
+	defer quiet.Stop()
+	for {
+		select {
+		case <-l.wake:
+			l.drain()
+			quiet.Reset(trimAfter)
+		case <-quiet.C:
+			proc.Trim()
+		case <-ctx.Done():
+			l.drain()
+			return nil
+		}
+	}
+}
+
+func (l *eventLog) drain() {
+	l.mu.Lock()
+	queue, lost := l.queue, l.lost
+	l.queue, l.lost = nil, 0
+	l.mu.Unlock()
+	for _, e := range queue {
+		l.write(e)
+	}
+	if lost > 0 {
+		l.log.Warn("events not logged: the log could not keep up", "events", lost)
+	}
+}
+
+// write logs one event as fields, and tells the mailer.
+func (l *eventLog) write(e socket.Event) {
+	record := slog.NewRecord(e.Time, eventLevel(e), e.Type, 0)
+	add := func(key string, value any) { record.Add(key, value) }
+	if e.Instance != "" {
+		add("instance", e.Instance)
+	}
+	if e.PID != 0 {
+		add("pid", e.PID)
+	}
+	if e.Task != nil && e.Task.ID != "" {
+		add("task", e.Task.ID)
+	}
+	if e.Exit != nil {
+		add("exit", exitText(e.Exit))
+	}
+	if e.By != "" {
+		add("by", e.By)
+	}
+	if e.Message != "" {
+		add("message", e.Message)
+	}
+	_ = l.log.Handler().Handle(context.Background(), record) // a log that cannot be written has nowhere to say so
+	if l.mailer != nil {
+		l.mailer.Tell(alert.Event{
+			Time: e.Time, Type: e.Type, Instance: e.Instance, Program: e.Program, Message: e.Message,
+			Expected: e.Exit != nil && e.Exit.Expected,
+		})
+	}
+}
+
+// eventLevel is how loudly an event is logged: deaths that nobody asked for and
+// failures stand out.
+func eventLevel(e socket.Event) slog.Level {
+	switch runner.EventType(e.Type) {
+	case runner.EventFatal, runner.EventLingering:
+		return slog.LevelError
+	case runner.EventBackoff:
+		return slog.LevelWarn
+	case runner.EventExited:
+		if e.Exit != nil && !e.Exit.Expected {
+			return slog.LevelWarn
+		}
+	}
+	if e.Type == eventReloadFailed {
+		return slog.LevelError
+	}
+	return slog.LevelInfo
+}
+
+// The types of events that are the daemon's own.
+const (
+	eventDaemonStarted = "daemon-started"
+	eventDaemonStopped = "daemon-stopped"
+	eventReload        = "reload"
+	eventReloadFailed  = "reload-failed"
+	eventCommand       = "command"
+)
+
+// wireEvent puts an event of the runner into the form of the socket.
+func wireEvent(e runner.Event) socket.Event {
+	w := socket.Event{
+		Time: e.Time.UTC(), Type: string(e.Type), Instance: e.Instance, Program: e.Program,
+		PID: e.PID, Exit: wireExit(e.Exit), Message: e.Message,
+	}
+	if e.TaskID != "" {
+		w.Task = &socket.Task{ID: e.TaskID, State: string(e.TaskState)}
+	}
+	return w
+}
+
+func exitText(e *socket.Exit) string {
+	if e.Signal != "" {
+		return "SIG" + e.Signal
+	}
+	return fmt.Sprint(e.Code)
+}
+
+// logFile is the daemon's log: a file that can be opened again, as log rotation
+// asks for, or stderr. It is safe for concurrent use.
+type logFile struct {
+	path string // empty: stderr
+
+	mu   sync.Mutex // guards all below
+	out  io.Writer
+	file *os.File // nil: stderr
+}
+
+func openLog(path string, stderr io.Writer) (*logFile, error) {
+	if path == "" {
+		return &logFile{out: stderr}, nil
+	}
+	f, err := appendTo(path)
+	if err != nil {
+		return nil, err
+	}
+	return &logFile{path: path, out: f, file: f}, nil
+}
+
+func appendTo(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the log: %w", err)
+	}
+	return f, nil
+}
+
+// Write appends to the log.
+func (l *logFile) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.out.Write(p)
+}
+
+// reopen opens the file by its name again. If that fails the old one stays.
+func (l *logFile) reopen() error {
+	if l.path == "" {
+		return nil
+	}
+	f, err := appendTo(l.path)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_ = l.file.Close()
+	l.out, l.file = f, f
+	return nil
+}
+
+// newLogger returns a logger in the given format, text or json, with times in
+// UTC.
+func newLogger(out *logFile, format string) *slog.Logger {
+	options := &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if t, ok := a.Value.Any().(time.Time); ok {
+			a.Value = slog.TimeValue(t.UTC())
+		}
+		return a
+	}}
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(out, options))
+	}
+	return slog.New(slog.NewTextHandler(out, options))
+}

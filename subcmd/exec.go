@@ -1,0 +1,438 @@
+package subcmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"pm.example/config"
+	"pm.example/proc"
+	"pm.example/runner"
+	"pm.example/socket"
+	"pm.example/task"
+)
+
+// execOptions are the flags of pm exec, beside those of a program's keys.
+type execOptions struct {
+	config  string
+	program string
+	timeout time.Duration
+	quiet   bool
+	keys    map[string]*cli.StringSlice
+}
+
+func execCommand(e *env) *cli.Command {
+	o := execOptions{keys: map[string]*cli.StringSlice{}}
+	return &cli.Command{
+		Name:      "exec",
+		Usage:     "run one program in the foreground and leave nothing behind",
+		ArgsUsage: "[--] CMD ARG…",
+		Description: `Runs CMD, forwards signals to it, reaps what it leaves to init, and exits with
+its status. When it has ended, whatever it started and left behind is ended too.
+
+Every key of a program in a config file is a flag of the same name. The defaults
+differ where a foreground program needs it: it has pm's own terminal and
+descriptors, it is not restarted (autorestart never), and no start counts as
+failed (starttime 0).
+
+TERM stops the program as its stopsignal and stoptime say; every other signal is
+passed on.
+
+Examples:
+  pm exec -- make -j8 all
+  pm exec --autorestart unexpected --startretries 5 -- ./server -port 80
+  pm exec --umask 077 --env A=1 --limits.nofile 4096 --workingdir /srv -- ./job
+  pm exec -c pm.toml --program web
+
+Exit status: that of CMD; 128+n if signal n ended it; 126 if it cannot be
+executed, 127 if it does not exist; 2 usage; 8 the --timeout ran out.`,
+		Flags: append([]cli.Flag{
+			&cli.StringFlag{Name: "config", Aliases: []string{"c"}, Destination: &o.config, Usage: "take the program from `FILE`"},
+			&cli.StringFlag{Name: "program", Destination: &o.program, Usage: "the `NAME` of the program in that file"},
+			&cli.DurationFlag{Name: "timeout", Destination: &o.timeout, Usage: "stop the program after `TIME`"},
+			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Destination: &o.quiet, Usage: "do not tell of restarts"},
+		}, programFlags(o.keys)...),
+		Action: func(c *cli.Context) error {
+			program, err := execProgram(c, o)
+			if err != nil {
+				return err
+			}
+			return runExec(c.Context, e, o, program)
+		},
+	}
+}
+
+// skippedKeys are the keys of a program that mean nothing in the foreground.
+var skippedKeys = []string{"cmd", "numprocs", "priority", "group", "autostart", "labels"}
+
+// programFlags makes a flag of each key of a program.
+func programFlags(values map[string]*cli.StringSlice) (flags []cli.Flag) {
+	for _, f := range config.Fields() {
+		if slices.Contains(skippedKeys, f.Key) {
+			continue
+		}
+		values[f.Key] = &cli.StringSlice{}
+		usage := strings.TrimSuffix(strings.ReplaceAll(f.Doc, "`", ""), ".")
+		flag := &cli.StringSliceFlag{Name: f.Key, Destination: values[f.Key], Usage: usage, Category: "a program's keys"}
+		if f.Key == "autorestart" {
+			flag.Aliases = []string{"restart"}
+		}
+		flags = append(flags, flag)
+	}
+	return flags
+}
+
+// execProgram describes the program to run: from a file, from flags, or both.
+func execProgram(c *cli.Context, o execOptions) (*config.Program, error) {
+	program, err := execBase(c, o)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range config.Fields() {
+		if values := o.keys[f.Key]; values != nil && c.IsSet(f.Key) {
+			if err := f.SetString(program, values.Value()); err != nil {
+				return nil, usagef("--%s: %v", f.Key, err)
+			}
+		}
+	}
+	if problems := config.Validate(program); len(problems) > 0 {
+		texts := make([]string, len(problems))
+		for n, p := range problems {
+			texts[n] = p.String()
+		}
+		return nil, usagef("%s", strings.Join(texts, "; "))
+	}
+	return program, nil
+}
+
+func execBase(c *cli.Context, o execOptions) (*config.Program, error) {
+	args := c.Args().Slice()
+	if o.program == "" && o.config == "" {
+		if len(args) == 0 {
+			return nil, usagef("no command given: pm exec -- CMD ARG…")
+		}
+		program := config.NewProgram("exec")
+		program.Cmd, program.Autorestart, program.StartTime, program.StartRetries = args, "never", 0, 0
+		return program, nil
+	}
+	if o.program == "" || len(args) > 0 {
+		return nil, usagef("a program of a config file is run with: pm exec -c FILE --program NAME")
+	}
+	path, err := config.Find(o.config)
+	if err != nil {
+		return nil, usageError(err)
+	}
+	file, _, err := config.Load(path, os.LookupEnv)
+	if err != nil {
+		return nil, usageError(err)
+	}
+	program := file.Program(o.program)
+	if program == nil {
+		return nil, &socket.Problem{Message: fmt.Sprintf("no program %q in %s", o.program, path), Code: socket.CodeUnknown}
+	}
+	one := *program
+	one.NumProcs = 1
+	return &one, nil
+}
+
+// foreground is one program that runs in the foreground.
+type foreground struct {
+	keeper *jobKeeper
+	group  *runner.Group
+	last   atomic.Pointer[runner.Event] // the event that ended it
+	ended  chan struct{}
+	stderr io.Writer
+	quiet  bool
+}
+
+// runExec runs the program until it has ended for good and nothing is left of
+// it, and returns its end as an error that carries the exit status.
+func runExec(ctx context.Context, e *env, o execOptions, program *config.Program) error {
+	f, err := newForeground(e, o)
+	if err != nil {
+		return err
+	}
+	defer f.keeper.Close()
+	spec, err := execSpec(program)
+	if err != nil {
+		return usageError(err)
+	}
+	// Handling a signal costs the runtime some 50 us, so the rare ones follow once
+	// the program runs. None is given back: pm ends with the program.
+	signals := make(chan os.Signal, 64)
+	common, rare := passedOn()
+	signal.Notify(signals, common...)
+
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	done := make(chan struct{})
+	go func() { defer close(done); _ = f.group.Run(work) }() // ends with work
+	if err := f.group.Apply(work, []*runner.Program{spec}, nil); err != nil {
+		return err
+	}
+	go signal.Notify(signals, rare...) // returns at once, or with the process
+	timedOut := f.wait(ctx, work, signals, o.timeout)
+	stop()
+	<-done
+	f.keeper.reclaim()
+	if timedOut {
+		return &socket.Problem{Message: fmt.Sprintf("%s was stopped after %s", program.Cmd[0], o.timeout), Code: socket.CodeTimeout}
+	}
+	return f.status()
+}
+
+func newForeground(e *env, o execOptions) (*foreground, error) {
+	f := &foreground{ended: make(chan struct{}), stderr: e.stderr, quiet: o.quiet}
+	log := slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	keeper, err := proc.NewJobKeeper(log)
+	if err != nil {
+		return nil, err
+	}
+	f.keeper = &jobKeeper{Keeper: keeper, tty: terminalOf()}
+	f.group = runner.New(runner.Options{
+		Host: f.keeper, Tell: f.tell, Log: log,
+		Capture: func(_ string, _ int, ev proc.Event) { ev.ClosePipes() },
+		Drop:    func(string, int) {},
+	})
+	return f, nil
+}
+
+// execSpec is the program with pm's own descriptors where it names none.
+func execSpec(p *config.Program) (*runner.Program, error) {
+	spec, err := assemble(p, os.Environ())
+	if err != nil {
+		return nil, err
+	}
+	listen := listenFiles()
+	template := spec.Command
+	spec.Autostart = true
+	spec.Command = func(index int) (*proc.Command, error) {
+		c, err := template(index)
+		if err != nil {
+			return nil, err
+		}
+		inherit(&c.Stdin, p.Stdin, os.Stdin)
+		inherit(&c.Stdout, p.Stdout, os.Stdout)
+		inherit(&c.Stderr, p.Stderr, os.Stderr)
+		c.Terminal, c.Inherit, c.Listen = true, len(listen) == 0, listen
+		return c, nil
+	}
+	return spec, nil
+}
+
+func inherit(s *proc.Stdio, configured string, own *os.File) {
+	if configured == "" {
+		*s = proc.Stdio{Kind: proc.Descriptor, File: own}
+	}
+}
+
+// listenFiles are the sockets that pm got by socket activation (sd_listen_fds(3)),
+// to be passed on.
+func listenFiles() (files []*os.File) {
+	n, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
+	if err != nil || os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
+		return nil
+	}
+	for fd := 3; fd < 3+n; fd++ {
+		syscall.CloseOnExec(fd)
+		files = append(files, os.NewFile(uintptr(fd), "listen"))
+	}
+	return files
+}
+
+// tell watches for the end, and tells the user of what happens before.
+func (f *foreground) tell(e runner.Event) {
+	switch e.Type {
+	case runner.EventRunning:
+		notifyReady()
+	case runner.EventBackoff:
+		f.say(e.Message)
+	case runner.EventLingering:
+		f.say(e.Message)
+	case runner.EventExited, runner.EventFatal, runner.EventStopped:
+		f.last.Store(&e)
+	}
+}
+
+func (f *foreground) say(text string) {
+	if !f.quiet {
+		_, _ = fmt.Fprintln(f.stderr, "pm:", text)
+	}
+}
+
+// wait passes signals on until the program has ended for good, and reports
+// whether the timeout ended it.
+func (f *foreground) wait(ctx, work context.Context, signals <-chan os.Signal, timeout time.Duration) (timedOut bool) {
+	ended := make(chan struct{})
+	go func() { // ends with the program, or with work
+		defer close(ended)
+		all, _ := runner.ParseSelector("all")
+		_, _, _ = f.group.Wait(work, []runner.Selector{all}, false)
+	}()
+	var clock <-chan time.Time
+	if timeout > 0 {
+		timer := time.NewTimer(timeout)
+		defer timer.Stop()
+		clock = timer.C
+	}
+	interrupted := ctx.Done()
+	stopping := 0
+	for {
+		select {
+		case <-ended:
+			return timedOut
+		case <-clock:
+			timedOut = true
+			f.stop(work, &stopping)
+		case <-interrupted:
+			interrupted = nil
+			f.stop(work, &stopping)
+		case sig := <-signals:
+			f.signal(work, sig.(syscall.Signal), &stopping)
+		}
+	}
+}
+
+// signal stops the program on TERM, and passes every other signal on.
+func (f *foreground) signal(ctx context.Context, sig syscall.Signal, stopping *int) {
+	switch sig {
+	case syscall.SIGTERM:
+		f.stop(ctx, stopping)
+	default:
+		for id := range f.keeper.List() {
+			_ = f.keeper.Signal(id, sig)
+		}
+	}
+}
+
+// passedOn lists the signals to handle: all but those that are about pm itself,
+// and those that pm was started to ignore, as by nohup; the program then ignores
+// them too.
+func passedOn() (common, rare []os.Signal) {
+	often := []syscall.Signal{
+		syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2,
+		syscall.SIGTSTP, syscall.SIGCONT, syscall.SIGWINCH,
+	}
+	own := []syscall.Signal{
+		syscall.SIGCHLD, syscall.SIGURG /* the Go runtime's */, syscall.SIGPIPE, syscall.SIGTTIN, syscall.SIGTTOU,
+		syscall.SIGKILL, syscall.SIGSTOP, syscall.SIGPROF, syscall.SIGSEGV, syscall.SIGBUS, syscall.SIGFPE, syscall.SIGILL, syscall.SIGTRAP,
+	}
+	for sig := syscall.Signal(1); sig <= 64; sig++ {
+		switch {
+		case slices.Contains(own, sig) || signal.Ignored(sig):
+		case slices.Contains(often, sig):
+			common = append(common, sig)
+		default:
+			rare = append(rare, sig)
+		}
+	}
+	return common, rare
+}
+
+// stop stops the program gracefully; a second one kills it.
+func (f *foreground) stop(ctx context.Context, stopping *int) {
+	*stopping++
+	if *stopping > 1 {
+		_ = f.group.KillAll(ctx)
+		return
+	}
+	go func() { _ = f.group.Shutdown(ctx) }() // ends with the program, or with ctx
+}
+
+// status turns the end of the program into pm's own.
+func (f *foreground) status() error {
+	last := f.last.Load()
+	if last == nil {
+		return errors.New("the program was never started")
+	}
+	if last.TaskState == task.Error || last.TaskState == task.Dropped || last.Exit == nil {
+		return f.launchError(last.Message)
+	}
+	if last.Exit.Signal != 0 {
+		return exitStatus(128 + int(last.Exit.Signal))
+	}
+	return exitStatus(last.Exit.Code)
+}
+
+func (f *foreground) launchError(message string) error {
+	code := 126
+	if f.keeper.missing.Load() {
+		code = 127
+	}
+	return &socket.Problem{Message: message, Code: code}
+}
+
+// jobKeeper is a keeper whose program shares pm's terminal: it keeps track of
+// who is in the foreground.
+type jobKeeper struct {
+	*proc.Keeper
+	tty     *os.File // nil: none
+	missing atomic.Bool
+}
+
+// Take returns the events, after doing what job control asks for.
+func (k *jobKeeper) Take() []proc.Event {
+	events := k.Keeper.Take()
+	for _, e := range events {
+		switch e.Kind {
+		case proc.Paused:
+			if k.tty != nil {
+				proc.Suspend(k.tty, e.PID)
+			}
+		case proc.Exited:
+			k.reclaim()
+		case proc.Failed:
+			k.missing.Store(e.Err.Missing())
+			k.reclaim()
+		}
+	}
+	return slices.DeleteFunc(events, func(e proc.Event) bool { return e.Kind == proc.Paused })
+}
+
+// reclaim puts pm back into the terminal's foreground.
+func (k *jobKeeper) reclaim() {
+	if k.tty != nil {
+		proc.TakeTerminal(k.tty)
+	}
+}
+
+// terminalOf returns which of pm's descriptors is a terminal that it is in the
+// foreground of; nil if none.
+func terminalOf() *os.File {
+	for _, f := range []*os.File{os.Stdin, os.Stdout, os.Stderr} {
+		if proc.InForeground(f) {
+			return f
+		}
+	}
+	return nil
+}
+
+// notifyReady tells the service manager that the program is up, sd_notify(3).
+func notifyReady() {
+	address := os.Getenv("NOTIFY_SOCKET")
+	if address == "" {
+		return
+	}
+	if strings.HasPrefix(address, "@") {
+		address = "\x00" + address[1:]
+	}
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: address, Net: "unixgram"})
+	if err != nil {
+		return
+	}
+	defer func() { _ = conn.Close() }()
+	_, _ = io.WriteString(conn, "READY=1")
+}

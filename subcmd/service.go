@@ -1,0 +1,441 @@
+package subcmd
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/sync/errgroup"
+
+	"pm.example/output"
+	"pm.example/proc"
+	"pm.example/runner"
+	"pm.example/socket"
+)
+
+// service answers the control socket: it puts what clients ask into the words
+// of the runner, and what the runner says into those of the wire.
+type service struct {
+	group   *runner.Group
+	events  *eventLog
+	outputs *outputs
+	reload  *reloader
+	info    socket.DaemonInfo // without the uptime
+	started time.Time
+	// quit begins the daemon's end. It may be called often.
+	quit func()
+}
+
+// Status tells of the selected instances.
+func (s *service) Status(ctx context.Context, selectors []string) (socket.Status, error) {
+	sel, err := parseSelectors(selectors)
+	if err != nil {
+		return socket.Status{}, err
+	}
+	list, unknown, err := s.group.Snapshot(ctx, sel)
+	if err != nil {
+		return socket.Status{}, err
+	}
+	out := socket.Status{Schema: socket.Schema, Daemon: s.info, Instances: make([]socket.Instance, len(list)), Unknown: selectorTexts(unknown)}
+	out.Daemon.Config, out.Daemon.UptimeSeconds = s.reload.path(), time.Since(s.started).Seconds()
+	for n := range list {
+		out.Instances[n] = wireInstance(&list[n])
+	}
+	return out, nil
+}
+
+func wireInstance(i *runner.Instance) socket.Instance {
+	w := socket.Instance{
+		Name: i.Name, Program: i.Program, Group: i.Group, State: string(i.Status), PID: i.PID,
+		Since: i.Since.UTC(), UptimeSeconds: i.Uptime().Seconds(), Restarts: i.Restarts,
+		Desired: "stopped", Exit: wireExit(i.Exit), Detail: i.Detail, OK: i.OK,
+	}
+	if i.TaskID != "" {
+		w.Task = &socket.Task{ID: i.TaskID, State: string(i.TaskState)}
+	}
+	if i.Desired {
+		w.Desired = "running"
+	}
+	return w
+}
+
+func wireExit(e *runner.Exit) *socket.Exit {
+	if e == nil {
+		return nil
+	}
+	w := &socket.Exit{Code: e.Code, Time: e.At.UTC(), Expected: e.Expected}
+	if e.Signal != 0 {
+		w.Signal = proc.SignalName(e.Signal)
+	}
+	return w
+}
+
+func parseSelectors(texts []string) ([]runner.Selector, error) {
+	out := make([]runner.Selector, len(texts))
+	for n, text := range texts {
+		s, err := runner.ParseSelector(text)
+		if err != nil {
+			return nil, &socket.Problem{Message: err.Error(), Code: socket.CodeUsage}
+		}
+		out[n] = s
+	}
+	return out, nil
+}
+
+func selectorTexts(list []runner.Selector) []string {
+	var out []string
+	for _, s := range list {
+		out = append(out, s.String())
+	}
+	return out
+}
+
+// control carries out a request that acts on instances.
+func (s *service) control(ctx context.Context, by socket.Peer, verb string, req socket.Request, do func(context.Context, []runner.Selector) ([]runner.Outcome, []runner.Selector, error)) (socket.Result, error) {
+	sel, err := parseSelectors(req.Selectors)
+	if err != nil {
+		return socket.Result{}, err
+	}
+	s.command(by, verb+" "+strings.Join(req.Selectors, " "))
+	ctx, cancel := withTimeout(ctx, req.TimeoutSeconds)
+	defer cancel()
+	return result(do(ctx, sel))
+}
+
+func withTimeout(ctx context.Context, seconds float64) (context.Context, context.CancelFunc) {
+	if seconds <= 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, time.Duration(seconds*float64(time.Second)))
+}
+
+// command notes who asked for what.
+func (s *service) command(by socket.Peer, text string) {
+	s.events.publish(socket.Event{Time: time.Now().UTC(), Type: eventCommand, By: by.String(), Message: text})
+}
+
+func result(outcomes []runner.Outcome, unknown []runner.Selector, err error) (socket.Result, error) {
+	if err != nil {
+		return socket.Result{}, err
+	}
+	out := socket.Result{Schema: socket.Schema, Results: make([]socket.Outcome, len(outcomes)), Unknown: selectorTexts(unknown)}
+	for n, o := range outcomes {
+		out.Results[n] = socket.Outcome{Instance: o.Instance, State: string(o.Status), Code: exitCode(o.Verdict), Message: o.Message}
+	}
+	return out, nil
+}
+
+func exitCode(v runner.Verdict) int {
+	switch v {
+	case runner.Done:
+		return socket.CodeDone
+	case runner.StartFailed:
+		return socket.CodeStartFailed
+	case runner.TimedOut:
+		return socket.CodeTimeout
+	default:
+		return socket.CodeFailed
+	}
+}
+
+// Start starts instances.
+func (s *service) Start(ctx context.Context, by socket.Peer, req socket.Request) (socket.Result, error) {
+	return s.control(ctx, by, "start", req, func(ctx context.Context, sel []runner.Selector) ([]runner.Outcome, []runner.Selector, error) {
+		return s.group.Start(ctx, sel, !req.NoWait)
+	})
+}
+
+// Stop stops instances.
+func (s *service) Stop(ctx context.Context, by socket.Peer, req socket.Request) (socket.Result, error) {
+	return s.control(ctx, by, "stop", req, func(ctx context.Context, sel []runner.Selector) ([]runner.Outcome, []runner.Selector, error) {
+		return s.group.Stop(ctx, sel, !req.NoWait)
+	})
+}
+
+// Restart restarts instances.
+func (s *service) Restart(ctx context.Context, by socket.Peer, req socket.Request) (socket.Result, error) {
+	return s.control(ctx, by, "restart", req, func(ctx context.Context, sel []runner.Selector) ([]runner.Outcome, []runner.Selector, error) {
+		return s.group.Restart(ctx, sel, !req.NoWait, req.Rolling)
+	})
+}
+
+// Signal signals the main processes of instances.
+func (s *service) Signal(ctx context.Context, by socket.Peer, req socket.Request) (socket.Result, error) {
+	sig, err := proc.ParseSignal(req.Signal)
+	if err != nil {
+		return socket.Result{}, &socket.Problem{Message: err.Error(), Code: socket.CodeUsage}
+	}
+	return s.control(ctx, by, "signal "+proc.SignalName(sig), req, func(ctx context.Context, sel []runner.Selector) ([]runner.Outcome, []runner.Selector, error) {
+		return s.group.Signal(ctx, sel, sig)
+	})
+}
+
+const maxInstances = 10000
+
+// Scale changes the number of a program's instances, and waits for none.
+func (s *service) Scale(ctx context.Context, by socket.Peer, req socket.Request) (socket.Result, error) {
+	if len(req.Selectors) != 1 || req.NumProcs == nil {
+		return socket.Result{}, &socket.Problem{Message: "scale takes one program and a number", Code: socket.CodeUsage}
+	}
+	name, n := req.Selectors[0], *req.NumProcs
+	if n < 1 || n > maxInstances {
+		return socket.Result{}, &socket.Problem{
+			Message: fmt.Sprintf("cannot scale %s to %d (accepted: 1 to %d)", name, n, maxInstances),
+			Hint:    "to run none of it: pm stop " + name, Code: socket.CodeUsage,
+		}
+	}
+	s.command(by, fmt.Sprintf("scale %s %d", name, n))
+	if err := s.reload.scale(ctx, name, n); err != nil {
+		return socket.Result{}, err
+	}
+	list, _, err := s.group.Snapshot(ctx, nil)
+	if err != nil {
+		return socket.Result{}, err
+	}
+	out := socket.Result{Schema: socket.Schema}
+	for _, i := range list {
+		if i.Program == name {
+			out.Results = append(out.Results, socket.Outcome{Instance: i.Name, State: string(i.Status), Message: strings.ToLower(string(i.Status))})
+		}
+	}
+	return out, nil
+}
+
+// Reload reads the configuration again.
+func (s *service) Reload(ctx context.Context, by socket.Peer, req socket.ReloadRequest) (socket.Plan, error) {
+	if !req.DryRun {
+		s.command(by, "reload")
+	}
+	return s.reload.run(ctx, req.DryRun)
+}
+
+// Shutdown begins the daemon's end.
+func (s *service) Shutdown(_ context.Context, by socket.Peer) error {
+	s.command(by, "shutdown")
+	s.quit()
+	return nil
+}
+
+// Wait waits until instances are as wanted.
+func (s *service) Wait(ctx context.Context, req socket.WaitRequest) (socket.Result, error) {
+	sel, err := parseSelectors(req.Selectors)
+	if err != nil {
+		return socket.Result{}, err
+	}
+	if req.For == "healthy" {
+		return socket.Result{}, &socket.Problem{Message: "cannot wait for healthy: the selected programs have no health check", Hint: "wait --for running", Code: socket.CodeUsage}
+	}
+	ctx, cancel := withTimeout(ctx, req.TimeoutSeconds)
+	defer cancel()
+	return result(s.group.Wait(ctx, sel, req.For != "stopped"))
+}
+
+// Config returns the effective configuration.
+func (s *service) Config(context.Context) (json.RawMessage, error) { return s.reload.current().JSON() }
+
+// Version names the daemon's version.
+func (s *service) Version() socket.Version {
+	return socket.Version{Schema: socket.Schema, Version: s.info.Version, API: "v1"}
+}
+
+// Events hands over events.
+func (s *service) Events(ctx context.Context, req socket.EventsRequest, emit func(socket.Event) error) error {
+	return s.events.events(ctx, req.Since, req.Follow, emit)
+}
+
+// Logs hands over what the selected instances print. Following, it also takes
+// in what instances print that are started anew.
+func (s *service) Logs(ctx context.Context, req socket.LogsRequest, emit func(socket.LogLine) error) error {
+	sel, err := parseSelectors(req.Selectors)
+	if err != nil {
+		return err
+	}
+	stream, err := output.ParseStream(req.Stream)
+	if err != nil {
+		return &socket.Problem{Message: err.Error(), Code: socket.CodeUsage}
+	}
+	list, unknown, err := s.group.Snapshot(ctx, sel)
+	if err != nil {
+		return err
+	}
+	if len(unknown) > 0 && len(list) == 0 {
+		return &socket.Problem{Message: "no such program: " + strings.Join(selectorTexts(unknown), ", "), Hint: "pm status lists them", Code: socket.CodeUnknown}
+	}
+	var (
+		group errgroup.Group
+		mu    sync.Mutex // one line at a time goes out
+	)
+	once := func(l socket.LogLine) error {
+		mu.Lock()
+		defer mu.Unlock()
+		return emit(l)
+	}
+	for _, i := range list {
+		for _, source := range s.sources(i, stream) {
+			follow, err := source.tail(req.Lines, wireLine(i.Name, once))
+			if err != nil {
+				return err
+			}
+			if req.Follow {
+				group.Go(func() error { return follow(ctx, wireLine(i.Name, once)) }) // ends with ctx, or when emit fails
+			}
+		}
+	}
+	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// logSource is a place where an instance's output can be read.
+type logSource interface {
+	// tail hands over the last lines, and returns how to go on from there.
+	tail(lines int, emit func(output.Line) error) (func(context.Context, func(output.Line) error) error, error)
+}
+
+// sources lists where the output of an instance is: its log in the daemon, and
+// the files that the program writes itself.
+func (s *service) sources(i runner.Instance, stream output.Stream) []logSource {
+	p := s.reload.program(i.Program)
+	if p == nil {
+		return nil
+	}
+	list := []logSource{ringSource{s.outputs, s.outputs.log(i.Program, i.Index), stream}}
+	if p.Stderr == p.Stdout && isFile(p.Stdout) || p.Stderr == "stdout" && isFile(p.Stdout) {
+		return append(list, fileSource{inDir(p.WorkingDir, p.Stdout), output.Both})
+	}
+	if isFile(p.Stdout) && stream != output.Stderr {
+		list = append(list, fileSource{inDir(p.WorkingDir, p.Stdout), output.Stdout})
+	}
+	if isFile(p.Stderr) && p.Stderr != "stdout" && stream != output.Stdout {
+		list = append(list, fileSource{inDir(p.WorkingDir, p.Stderr), output.Stderr})
+	}
+	return list
+}
+
+func inDir(dir, path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
+}
+
+func isFile(path string) bool {
+	return path != "" && path != "discard" && !strings.HasPrefix(path, "/dev/")
+}
+
+// ringSource reads the daemon's own log of an instance.
+type ringSource struct {
+	outputs *outputs
+	log     *output.Log
+	stream  output.Stream
+}
+
+func (r ringSource) tail(lines int, emit func(output.Line) error) (func(context.Context, func(output.Line) error) error, error) {
+	<-r.outputs.loop.Drain(r.log) // what has been written by now is there
+	list, cursor := r.log.Tail(lines, r.stream)
+	for _, line := range list {
+		if err := emit(line); err != nil {
+			return nil, err
+		}
+	}
+	return func(ctx context.Context, emit func(output.Line) error) error { return r.log.Follow(ctx, cursor, emit) }, nil
+}
+
+// fileSource reads a file that a program writes itself.
+type fileSource struct {
+	path   string
+	stream output.Stream
+}
+
+func (f fileSource) tail(lines int, emit func(output.Line) error) (func(context.Context, func(output.Line) error) error, error) {
+	named := func(line output.Line) error {
+		line.Stream = f.stream
+		return emit(line)
+	}
+	list, offset, err := output.TailFile(f.path, lines)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // the program may yet make it
+		return nil, fmt.Errorf("cannot read the output: %w", err)
+	}
+	for _, line := range list {
+		if err := named(line); err != nil {
+			return nil, err
+		}
+	}
+	return func(ctx context.Context, emit func(output.Line) error) error {
+		return output.FollowFile(ctx, f.path, offset, func(line output.Line) error {
+			line.Stream = f.stream
+			return emit(line)
+		})
+	}, nil
+}
+
+// wireLine turns lines of an instance into those of the wire.
+func wireLine(instance string, emit func(socket.LogLine) error) func(output.Line) error {
+	return func(l output.Line) error {
+		w := socket.LogLine{
+			Schema: socket.Schema, Time: l.Time.UTC(), Instance: instance, Stream: l.Stream.String(),
+			Line: string(l.Text), Partial: l.Partial,
+		}
+		if !utf8.Valid(l.Text) {
+			w.Line, w.Base64 = strings.ToValidUTF8(w.Line, "\uFFFD"), base64.StdEncoding.EncodeToString(l.Text)
+		}
+		return emit(w)
+	}
+}
+
+// outputs are the logs of all instances. Safe for concurrent use.
+type outputs struct {
+	loop *output.Loop
+
+	mu   sync.Mutex // guards logs
+	logs map[outputKey]*output.Log
+}
+
+type outputKey struct {
+	program string
+	index   int
+}
+
+// log returns the log of an instance, new if it has none.
+func (o *outputs) log(program string, index int) *output.Log {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	key := outputKey{program, index}
+	if o.logs[key] == nil {
+		o.logs[key] = output.NewLog(0)
+	}
+	return o.logs[key]
+}
+
+// drop forgets the logs of instances that are gone, and ends who follows them.
+func (o *outputs) drop(program string, index int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	key := outputKey{program, index}
+	if log := o.logs[key]; log != nil {
+		log.Close()
+		delete(o.logs, key)
+	}
+}
+
+// capture reads the pipes of a spawned task into the log of its instance.
+func (o *outputs) capture(program string, index int, e proc.Event) error {
+	log := o.log(program, index)
+	var errs []error
+	if e.Stdout >= 0 {
+		errs = append(errs, o.loop.Add(e.Stdout, log, output.Stdout, nil))
+	}
+	if e.Stderr >= 0 {
+		errs = append(errs, o.loop.Add(e.Stderr, log, output.Stderr, nil))
+	}
+	return errors.Join(errs...)
+}
