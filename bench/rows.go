@@ -1,0 +1,244 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// row is a figure: what it is, and how good it has to be.
+type row struct {
+	Name string
+	What string
+	Unit string
+	// The bound: at most Times as much as floor, or at most Limit, in the unit;
+	// at least Limit if AtLeast. Without any the row is for information.
+	Times   float64
+	Limit   float64
+	AtLeast bool
+}
+
+// The names of the rows.
+const (
+	rowStart          = "start"
+	rowStartKept      = "start-kept"
+	rowStop           = "stop"
+	rowShutdown       = "shutdown"
+	rowShutdownKept   = "shutdown-kept"
+	rowReplace1       = "replace-1"
+	rowReplace1000    = "replace-1000"
+	rowIdleSwitches   = "idle-switches"
+	rowIdleCPU        = "idle-cpu"
+	rowRunning4000    = "running-4000"
+	rowRunningTime    = "running-4000-time"
+	rowThreads4000    = "threads-4000"
+	rowPSS1000        = "pss-1000"
+	rowPSS4000        = "pss-4000"
+	rowCrashCPU       = "crash-cpu"
+	rowCrashRate      = "crash-rate"
+	rowStatusClient   = "status-client"
+	rowStatusServer   = "status-server"
+	programsOfStart   = 1000
+	programsOfDefault = 4000
+	programsOfCrash   = 200
+	programsOfStatus  = 100
+)
+
+// rows lists all rows in the order of the table.
+func rows() []row {
+	return []row{
+		{Name: rowStart, What: "start 1,000 programs, output discarded", Unit: "ms", Times: 1.5},
+		{Name: rowStartKept, What: "start 1,000 programs, output kept by the daemon", Unit: "ms", Times: 1.5},
+		{Name: rowStop, What: "stop 1,000 programs by the API", Unit: "ms", Times: 2},
+		{Name: rowShutdown, What: "shut down with 1,000 programs, output discarded", Unit: "ms", Times: 2},
+		{Name: rowShutdownKept, What: "shut down with 1,000 programs, output kept", Unit: "ms", Times: 2},
+		{Name: rowReplace1, What: "death to replacement, 1 program", Unit: "µs", Times: 1.3},
+		{Name: rowReplace1000, What: "death to replacement, 1,000 programs", Unit: "µs", Times: 1.3},
+		{Name: rowRunning4000, What: "of 4,000 programs running, default settings", Limit: programsOfDefault, AtLeast: true},
+		{Name: rowRunningTime, What: "4,000 programs until all are RUNNING (starttime 1s)", Unit: "ms"},
+		{Name: rowThreads4000, What: "threads with 4,000 programs", Limit: 63},
+		{Name: rowPSS1000, What: "PSS per program with 1,000, default settings", Unit: "KiB", Limit: 12},
+		{Name: rowPSS4000, What: "PSS per program with 4,000, default settings", Unit: "KiB", Limit: 12},
+		{Name: rowIdleSwitches, What: "idle with 1,000 programs: context switches", Unit: "/s", Limit: 1},
+		{Name: rowIdleCPU, What: "idle with 1,000 programs: CPU in 10 s", Unit: "ms", Limit: 0},
+		{Name: rowCrashCPU, What: "200 programs in a crash loop: CPU per start", Unit: "ms", Limit: 0.3},
+		{Name: rowCrashRate, What: "200 programs in a crash loop: starts", Unit: "/s"},
+		{Name: rowStatusClient, What: "status of 100 programs: the whole command", Unit: "ms", Limit: 12},
+		{Name: rowStatusServer, What: "status of 100 programs: a request", Unit: "ms", Limit: 1},
+	}
+}
+
+// result is a row with its figures, which are medians.
+type result struct {
+	Name       string   `json:"name"`
+	What       string   `json:"what"`
+	Unit       string   `json:"unit,omitempty"`
+	Floor      *float64 `json:"floor"`
+	PM         *float64 `json:"pm"`
+	Supervisor *float64 `json:"supervisor"`
+	Ratio      *float64 `json:"ratio"` // pm to floor
+	Wanted     string   `json:"wanted,omitempty"`
+	Met        *bool    `json:"met"`
+	Samples    int      `json:"samples"` // of pm
+}
+
+// report is everything that a run tells.
+type machineReport struct {
+	Date    time.Time `json:"date"`
+	Machine string    `json:"machine"`
+	Notes   []string  `json:"notes"`
+	Rows    []result  `json:"rows"`
+}
+
+func (b *bench) report() machineReport {
+	r := machineReport{Date: time.Now().UTC().Truncate(time.Second), Machine: machine(), Notes: append([]string{}, b.notes...), Rows: []result{}}
+	for _, row := range rows() {
+		if samples := b.samples[row.Name]; len(samples) > 0 && b.wants(row.Name) {
+			r.Rows = append(r.Rows, row.result(samples))
+		}
+	}
+	return r
+}
+
+// result judges a row by the samples of each supervisor.
+func (r row) result(samples map[string][]float64) result {
+	out := result{
+		Name: r.Name, What: r.What, Unit: r.Unit, Wanted: r.wanted(), Samples: len(samples[namePM]),
+		Floor: median(samples[nameFloor]), PM: median(samples[namePM]), Supervisor: median(samples[nameSupervisord]),
+	}
+	if out.Floor != nil && out.PM != nil && *out.Floor > 0 {
+		ratio := *out.PM / *out.Floor
+		out.Ratio = &ratio
+	}
+	out.Met = r.met(out)
+	return out
+}
+
+func (r row) wanted() string {
+	switch {
+	case r.Times > 0:
+		return "≤ " + number(r.Times) + " × floor"
+	case r.AtLeast:
+		return number(r.Limit)
+	case r.bounded():
+		return strings.TrimSpace("≤ " + number(r.Limit) + " " + r.Unit)
+	default:
+		return ""
+	}
+}
+
+// bounded tells a limit of none at all from a limit of 0.
+func (r row) bounded() bool { return r.Limit > 0 || r.Name == rowIdleCPU }
+
+// met reports whether the bound is kept; nil if there is none or no figure.
+func (r row) met(f result) *bool {
+	var ok bool
+	switch {
+	case f.PM == nil:
+		return nil
+	case r.Times > 0:
+		if f.Ratio == nil {
+			return nil
+		}
+		ok = *f.Ratio <= r.Times
+	case r.AtLeast:
+		ok = *f.PM >= r.Limit
+	case r.bounded():
+		ok = *f.PM <= r.Limit
+	default:
+		return nil
+	}
+	return &ok
+}
+
+// median returns nil if there is nothing to take it of.
+func median(values []float64) *float64 {
+	if len(values) == 0 {
+		return nil
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	middle := sorted[len(sorted)/2]
+	if len(sorted)%2 == 0 {
+		middle = (middle + sorted[len(sorted)/2-1]) / 2
+	}
+	return &middle
+}
+
+// number writes three significant digits, and whole numbers from 100 on.
+func number(v float64) string {
+	digits := 2
+	for limit := 1.0; digits > 0 && (v >= limit*10 || v <= -limit*10); limit *= 10 {
+		digits--
+	}
+	text := strconv.FormatFloat(v, 'f', digits, 64)
+	if strings.Contains(text, ".") {
+		text = strings.TrimRight(strings.TrimRight(text, "0"), ".")
+	}
+	return text
+}
+
+func cell(v *float64) string {
+	if v == nil {
+		return "–"
+	}
+	return number(*v)
+}
+
+func verdict(met *bool) string {
+	switch {
+	case met == nil:
+		return ""
+	case *met:
+		return "yes"
+	default:
+		return "NO"
+	}
+}
+
+func printTable(w io.Writer, r machineReport) error {
+	fmt.Fprintf(w, "%s, %s\n\n", r.Date.Format("2006-01-02"), r.Machine)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "row\twhat\tunit\tfloor\tpm\tsupervisor\tpm/floor\twanted\tmet")
+	for _, x := range r.Rows {
+		fmt.Fprintln(t, strings.Join([]string{x.Name, x.What, x.Unit, cell(x.Floor), cell(x.PM), cell(x.Supervisor), cell(x.Ratio), x.Wanted, verdict(x.Met)}, "\t"))
+	}
+	if err := t.Flush(); err != nil {
+		return fmt.Errorf("cannot print the table: %w", err)
+	}
+	for _, note := range r.Notes {
+		fmt.Fprintln(w, "\nnote:", note)
+	}
+	return nil
+}
+
+func printJSON(w io.Writer, r machineReport) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(r)
+}
+
+// machine describes what the figures were measured on.
+func machine() string {
+	cpu := "unknown CPU"
+	if data, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		for line := range strings.Lines(string(data)) {
+			if name, model, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+				cpu = strings.TrimSpace(model)
+				break
+			}
+		}
+	}
+	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	load, _ := os.ReadFile("/proc/loadavg")
+	return fmt.Sprintf("%s, %d CPUs, Linux %s, %s, load at the end %s", cpu, runtime.NumCPU(), strings.TrimSpace(string(kernel)), runtime.Version(),
+		cmp.Or(strings.Join(strings.Fields(string(load))[:min(3, len(strings.Fields(string(load))))], " "), "unknown"))
+}
