@@ -70,7 +70,7 @@ var programFields = slices.Concat([]field[Program]{
 	declare("workingdir", pathCodec, func(p *Program) *string { return &p.WorkingDir }, "", Respawn,
 		"The directory to run in. Default: the daemon's own."),
 	declare("user", userCodec, func(p *Program) *string { return &p.User }, "", Respawn,
-		"The user to run as, with the groups of that user; a group after a colon takes the place of the user's own. Default: the daemon's own."),
+		"The user to run as, with the groups of that user; a group after a colon takes the place of the first of them. Default: the daemon's own."),
 	declare("stdin", pathCodec, func(p *Program) *string { return &p.Stdin }, "", Respawn,
 		"A file to read standard input from. Default: /dev/null."),
 	declare("stdout", outputCodec("discard"), func(p *Program) *string { return &p.Stdout }, "", Respawn,
