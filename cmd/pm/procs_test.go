@@ -1,0 +1,124 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// processes lists the living processes of the machine that match, but for this
+// one. A zombie is not living.
+func processes(match func(pid int) bool) (list []int) {
+	entries, _ := os.ReadDir("/proc")
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err == nil && pid != os.Getpid() && match(pid) && living(pid) {
+			list = append(list, pid)
+		}
+	}
+	return list
+}
+
+// processesOf lists what the script that works in dir has started: it has the
+// marker in its environment, or works in that directory.
+func processesOf(dir string) []int {
+	marker := []byte("PM_SCRIPT=" + dir + "\x00")
+	return processes(func(pid int) bool {
+		environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+		if err == nil && bytes.Contains(environ, marker) {
+			return true
+		}
+		cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid))
+		return err == nil && (cwd == dir || strings.HasPrefix(cwd, dir+"/"))
+	})
+}
+
+// killAll kills what list lists until it lists nothing.
+func killAll(list func() []int) {
+	for range 1000 {
+		left := list()
+		if len(left) == 0 {
+			return
+		}
+		for _, pid := range left {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		<-time.After(pollEvery)
+	}
+}
+
+// describe writes processes as "41 actor ignore=TERM".
+func describe(pids []int) []string {
+	list := make([]string, len(pids))
+	for n, pid := range pids {
+		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		words := strings.TrimRight(strings.ReplaceAll(string(line), "\x00", " "), " ")
+		list[n] = fmt.Sprintf("%d %s", pid, words)
+	}
+	return list
+}
+
+// stat is what the harness wants of /proc/PID/stat.
+type stat struct {
+	comm  string
+	state byte
+	ppid  int
+}
+
+func readStat(pid int) (stat, bool) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	open, end := bytes.IndexByte(data, '('), bytes.LastIndexByte(data, ')')
+	if err != nil || open < 0 || end < 0 {
+		return stat{}, false
+	}
+	fields := strings.Fields(string(data[end+1:]))
+	ppid, err := strconv.Atoi(fields[1])
+	return stat{comm: string(data[open+1 : end]), state: fields[0][0], ppid: ppid}, err == nil
+}
+
+func living(pid int) bool {
+	st, ok := readStat(pid)
+	return ok && st.state != 'Z' && st.state != 'X'
+}
+
+// tree writes the names of a process and of all below it, one a line, children
+// indented and in the order of their names.
+func tree(pid int) string {
+	below := map[int][]int{}
+	for _, p := range processes(func(int) bool { return true }) {
+		if st, ok := readStat(p); ok {
+			below[st.ppid] = append(below[st.ppid], p)
+		}
+	}
+	return strings.Join(branch(pid, "", below), "")
+}
+
+func branch(pid int, indent string, below map[int][]int) []string {
+	st, ok := readStat(pid)
+	if !ok {
+		return nil
+	}
+	var parts []string
+	for _, child := range below[pid] {
+		parts = append(parts, strings.Join(branch(child, indent+"  ", below), ""))
+	}
+	slices.Sort(parts)
+	return append([]string{indent + st.comm + "\n"}, parts...)
+}
+
+// nginxPath is where nginx is: Debian keeps it out of the PATH of users.
+func nginxPath() string {
+	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), "/usr/sbin", "/usr/local/sbin") {
+		path := filepath.Join(dir, "nginx")
+		if info, err := os.Stat(path); err == nil && info.Mode()&0o111 != 0 && !info.IsDir() {
+			return path
+		}
+	}
+	return ""
+}

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+var update = flag.Bool("update", false, "rewrite the want-… files of scripts whose cmp fails")
+
+// TestMain makes this test binary three programs: the tests, pm, and actor. So
+// pm under test counts for coverage and the race detector, and no script needs
+// a compiler.
+func TestMain(m *testing.M) {
+	if os.Getenv("GORACE") == "" {
+		// The race detector makes every program wait a second at its end.
+		_ = os.Setenv("GORACE", "atexit_sleep_ms=10")
+	}
+	testscript.Main(m, map[string]func(){"pm": pm, "actor": actor})
+}
+
+// pm is the product. A daemon must not outlive a test that was killed, so it is
+// told to end, as a user would, once its parent is gone.
+func pm() {
+	go func() { // ends with the process
+		parent, orders := os.Getppid(), 0
+		for range time.Tick(500 * time.Millisecond) {
+			if os.Getppid() == parent {
+				continue
+			}
+			_ = syscall.Kill(os.Getpid(), syscall.SIGTERM) // the second kills what does not stop
+			if orders++; orders > 10 {
+				os.Exit(1)
+			}
+		}
+	}()
+	main()
+}
+
+// TestScripts runs the specification: every file of testdata/scripts.
+func TestScripts(t *testing.T) {
+	t.Cleanup(func() { noneOfOurs(t) })
+	testscript.Run(t, testscript.Params{
+		Dir:                 filepath.Join("..", "..", "testdata", "scripts"),
+		Setup:               setup,
+		Condition:           condition,
+		Cmds:                commands,
+		UpdateScripts:       *update,
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+	})
+}
+
+// setup gives a script its own socket, state and home, and checks at its end
+// that nothing of it is left.
+func setup(e *testscript.Env) error {
+	dir, err := os.MkdirTemp(shortTemp(), "pm")
+	if err != nil {
+		return err
+	}
+	root, err := filepath.Abs(filepath.Join("..", ".."))
+	if err != nil {
+		return err
+	}
+	home := filepath.Join(e.WorkDir, ".home")
+	if err := os.Mkdir(home, 0o755); err != nil {
+		return err
+	}
+	for key, value := range map[string]string{
+		"PM_SOCKET":    filepath.Join(dir, "s"),
+		"PM_STATE_DIR": filepath.Join(e.WorkDir, ".state"),
+		"PM_SCRIPT":    e.WorkDir, // marks every process of this script
+		"ROOT":         root,      // for the project's own examples
+		"HOME":         home,
+		"TZ":           "UTC",
+		"NO_COLOR":     "1",
+	} {
+		e.Setenv(key, value)
+	}
+	t := e.T().(testing.TB)
+	e.Defer(func() { // the first, so it runs last
+		_ = os.RemoveAll(dir)
+		noneLeft(t, e.WorkDir)
+	})
+	return nil
+}
+
+// shortTemp is where a socket's path stays below the kernel's 107 bytes.
+func shortTemp() string {
+	const longest = 60
+	if dir := os.TempDir(); len(dir) <= longest {
+		return dir
+	}
+	return "/tmp"
+}
+
+// noneLeft fails the test if processes of the script that works in dir live,
+// and kills them. A script that has already failed may leave some.
+func noneLeft(t testing.TB, dir string) {
+	left := processesOf(dir)
+	if len(left) == 0 {
+		return
+	}
+	if !t.Failed() {
+		t.Errorf("processes outlived the script: %s", strings.Join(describe(left), ", "))
+	}
+	killAll(func() []int { return processesOf(dir) })
+}
+
+// noneOfOurs fails the test if any process runs a program of this test binary:
+// one that hides from noneLeft by another directory and another environment.
+func noneOfOurs(t *testing.T) {
+	bin := commandDir()
+	ours := func() []int {
+		return processes(func(pid int) bool {
+			exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+			return err == nil && bin != "" && filepath.Dir(exe) == bin
+		})
+	}
+	left := ours()
+	if len(left) == 0 {
+		return
+	}
+	t.Errorf("processes outlived all scripts: %s", strings.Join(describe(left), ", "))
+	killAll(ours)
+}
+
+// commandDir is where testscript.Main has put pm and actor: first in PATH.
+func commandDir() string {
+	dirs := filepath.SplitList(os.Getenv("PATH"))
+	if len(dirs) == 0 {
+		return ""
+	}
+	return dirs[0]
+}
+
+// needs are what some scripts need of the machine. With PM_TEST_ALL set, as on
+// CI, a script that would be left out for want of it fails instead.
+var needs = map[string]func() bool{
+	"aiosmtpd": func() bool { return smtpPython() != "" },
+	"nginx":    func() bool { return nginxPath() != "" },
+}
+
+// condition decides [root], [race], [aiosmtpd] and [nginx].
+func condition(name string) (bool, error) {
+	if have, ok := needs[name]; ok {
+		if !have() && os.Getenv("PM_TEST_ALL") != "" {
+			return false, fmt.Errorf("%s is not installed, and PM_TEST_ALL asks for all scripts", name)
+		}
+		return have(), nil
+	}
+	switch name {
+	case "root":
+		return os.Geteuid() == 0, nil
+	case "race":
+		info, ok := debug.ReadBuildInfo()
+		return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}), nil
+	}
+	return false, fmt.Errorf("unknown condition %q", name)
+}
