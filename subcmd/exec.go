@@ -102,7 +102,7 @@ func execProgram(c *cli.Context, o execOptions) (*config.Program, error) {
 		return nil, err
 	}
 	for _, f := range config.Fields() {
-		if values := o.keys[f.Key]; values != nil && c.IsSet(f.Key) {
+		if values := o.keys[f.Key]; values != nil && len(values.Value()) > 0 {
 			if err := f.SetString(program, values.Value()); err != nil {
 				return nil, usagef("--%s: %v", f.Key, err)
 			}

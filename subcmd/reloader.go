@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -66,6 +67,9 @@ func (r *reloader) run(ctx context.Context, dryRun bool) (socket.Plan, error) {
 		return socket.Plan{}, r.refuse(old.Path, err, dryRun)
 	}
 	actions := config.Diff(old, file)
+	if faults := blocking(file, actions); len(faults) > 0 {
+		return socket.Plan{}, r.refuse(old.Path, &config.Errors{Problems: faults}, dryRun)
+	}
 	plan := wirePlan(actions, config.DiffDaemon(old, file))
 	if dryRun {
 		return plan, nil
@@ -78,6 +82,21 @@ func (r *reloader) run(ctx context.Context, dryRun bool) (socket.Plan, error) {
 	}
 	r.events.publish(socket.Event{Time: time.Now().UTC(), Type: eventReload, Message: strings.Join(append([]string{summary(actions)}, plan.Notes...), "; ")})
 	return plan, nil
+}
+
+// blocking returns the faults of this machine that would end a reload badly: a
+// program that is to be started or respawned, and cannot be. Those of programs
+// that stay were there before.
+func blocking(file *config.File, actions []config.Action) (faults []config.Problem) {
+	launched := map[string]bool{}
+	for _, a := range actions {
+		if a.Kind == config.Start || a.Kind == config.Respawn || a.Kind == config.Reopen {
+			launched[a.Program] = true
+		}
+	}
+	changed := *file
+	changed.Programs = slices.DeleteFunc(slices.Clone(file.Programs), func(p *config.Program) bool { return !launched[p.Name] })
+	return slices.DeleteFunc(changed.CheckMachine(), func(p config.Problem) bool { return !strings.HasPrefix(p.Key, "programs.") })
 }
 
 // refuse tells a reload that failed.
