@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 var (
@@ -103,6 +104,26 @@ func copyProgram(from, to string) error {
 // close ends what still runs from the directory, and removes it.
 func (b *bench) close() error {
 	return errors.Join(sweep(b.dir), os.RemoveAll(b.dir))
+}
+
+// measure goes through all scenarios. One that fails costs only its own rows.
+func (b *bench) measure(ctx context.Context) error {
+	var failed []error
+	for _, s := range scenarios() {
+		if !b.wants(s.rows...) {
+			continue
+		}
+		err := s.measure(ctx, b)
+		if ctx.Err() != nil {
+			return errors.Join(append(failed, context.Cause(ctx))...)
+		}
+		if err != nil {
+			b.say("%v", err)
+			b.notes = append(b.notes, fmt.Sprintf("not all of %s could be measured", strings.Join(s.rows, ", ")))
+			failed = append(failed, err)
+		}
+	}
+	return errors.Join(failed...)
 }
 
 // wants reports whether one of the rows is to be measured.

@@ -101,19 +101,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
-	for _, s := range scenarios() {
-		if !b.wants(s.rows...) {
-			continue
-		}
-		if err := s.measure(ctx, b); err != nil {
-			if cause := context.Cause(ctx); cause != nil {
-				err = cause
-			}
-			return err
-		}
-	}
+	failed := b.measure(ctx)
 	if o.json {
-		return printJSON(stdout, b.report())
+		return errors.Join(failed, printJSON(stdout, b.report()))
 	}
-	return printTable(stdout, b.report())
+	return errors.Join(failed, printTable(stdout, b.report()))
 }

@@ -78,31 +78,46 @@ type usage struct {
 	pss      uint64 // bytes
 }
 
-// measure adds up the usage of processes. Those that have ended meanwhile count
-// as an error: what is measured is expected to stay.
+// measure adds up the usage of processes. One that has ended meanwhile counts
+// for nothing: between vfork and execve a program still looks like its
+// supervisor.
 func measure(pids []int) (usage, error) {
 	var sum usage
 	for _, pid := range pids {
-		dir := filepath.Join("/proc", strconv.Itoa(pid))
-		cpu, err1 := readNumbers(filepath.Join(dir, "stat"), cpuTicks)
-		pss, err2 := readNumbers(filepath.Join(dir, "smaps_rollup"), func(b []byte) (uint64, error) { return field(b, "Pss:") })
-		threads, err3 := filepath.Glob(filepath.Join(dir, "task", "*"))
-		if err := errors.Join(err1, err2, err3); err != nil {
+		u, err := measureProcess(filepath.Join("/proc", strconv.Itoa(pid)))
+		if gone(err) {
+			continue
+		}
+		if err != nil {
 			return sum, fmt.Errorf("cannot measure process %d: %w", pid, err)
 		}
-		sum.cpu += time.Duration(cpu) * tickTime
-		sum.pss += pss * 1024
-		sum.threads += len(threads)
-		for _, t := range threads {
-			// A thread may end between the listing and the reading.
-			n, err := readNumbers(filepath.Join(t, "status"), contextSwitches)
-			if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ESRCH) {
-				return sum, err
-			}
-			sum.switches += n
-		}
+		sum.cpu += u.cpu
+		sum.switches += u.switches
+		sum.threads += u.threads
+		sum.pss += u.pss
 	}
 	return sum, nil
+}
+
+// gone reports whether an error says that a process or thread has ended.
+func gone(err error) bool { return errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) }
+
+func measureProcess(dir string) (usage, error) {
+	cpu, err1 := readNumbers(filepath.Join(dir, "stat"), cpuTicks)
+	pss, err2 := readNumbers(filepath.Join(dir, "smaps_rollup"), func(b []byte) (uint64, error) { return field(b, "Pss:") })
+	threads, err3 := os.ReadDir(filepath.Join(dir, "task"))
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return usage{}, err
+	}
+	u := usage{cpu: time.Duration(cpu) * tickTime, pss: pss * 1024, threads: len(threads)}
+	for _, t := range threads {
+		n, err := readNumbers(filepath.Join(dir, "task", t.Name(), "status"), contextSwitches)
+		if err != nil && !gone(err) { // a thread may end between the listing and the reading
+			return u, err
+		}
+		u.switches += n
+	}
+	return u, nil
 }
 
 func readNumbers(path string, parse func([]byte) (uint64, error)) (uint64, error) {

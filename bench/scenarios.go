@@ -45,10 +45,10 @@ func scenarios() []scenario {
 }
 
 // inTurns runs a measurement for floor, pm, floor, pm … and, in the first
-// rounds, for supervisor too.
-func (b *bench) inTurns(what string, do func(s *supervisor, round int) error) error {
+// rounds, for supervisor if it is among the given.
+func (b *bench) inTurns(what string, sups []*supervisor, do func(s *supervisor, round int) error) error {
 	for round := range max(b.rounds, b.supervisorRounds) {
-		for _, s := range []*supervisor{b.floor, b.pm, b.supervisord} {
+		for _, s := range sups {
 			rounds := b.rounds
 			if s == b.supervisord {
 				rounds = b.supervisorRounds
@@ -64,6 +64,9 @@ func (b *bench) inTurns(what string, do func(s *supervisor, round int) error) er
 	}
 	return nil
 }
+
+// all lists those that take part; supervisor may be nil.
+func (b *bench) all() []*supervisor { return []*supervisor{b.floor, b.pm, b.supervisord} }
 
 // with runs a session around a measurement. When the measurement is done, the
 // programs have started and the supervisor may still run, or not.
@@ -99,7 +102,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 // measureThousand starts 1,000 programs, kills some of them one after the
 // other, looks on while nothing happens, and stops all.
 func measureThousand(ctx context.Context, b *bench) error {
-	return b.inTurns("1,000 programs", func(sup *supervisor, round int) error {
+	return b.inTurns("1,000 programs", b.all(), func(sup *supervisor, round int) error {
 		return b.with(ctx, sup, load{programsOfStart, plain}, func(s *session, start time.Duration) error {
 			b.add(rowStart, sup, ms(start))
 			if b.wants(rowReplace1000) {
@@ -225,10 +228,7 @@ func (s *session) idle(ctx context.Context) error {
 // measureKept is about pm's default: two pipes for each program. Floor has no
 // output to keep; supervisor does it with files, which would be another thing.
 func measureKept(ctx context.Context, b *bench) error {
-	return b.inTurns("1,000 programs, output kept", func(sup *supervisor, _ int) error {
-		if sup == b.supervisord {
-			return nil
-		}
+	return b.inTurns("1,000 programs, output kept", []*supervisor{b.floor, b.pm}, func(sup *supervisor, _ int) error {
 		return b.with(ctx, sup, load{programsOfStart, kept}, func(s *session, start time.Duration) error {
 			b.add(rowStartKept, sup, ms(start))
 			took, err := s.stop(ctx)
@@ -242,7 +242,7 @@ func measureKept(ctx context.Context, b *bench) error {
 }
 
 func measureReplaceOne(ctx context.Context, b *bench) error {
-	return b.inTurns("1 program", func(sup *supervisor, _ int) error {
+	return b.inTurns("1 program", b.all(), func(sup *supervisor, _ int) error {
 		return b.with(ctx, sup, load{1, plain}, func(s *session, _ time.Duration) error {
 			return s.replace(ctx, rowReplace1)
 		})

@@ -113,7 +113,7 @@ func pmConfig(l load, argv []string) string {
 	case kept:
 		config += immediate
 	case crash:
-		config += "startretries = -1\nbackoff = { initial = \"50ms\", factor = 1, max = \"50ms\", burst = 1000000 }\nstdout = \"discard\"\nstderr = \"discard\"\n"
+		config += "startretries = \"unlimited\"\nbackoff = { initial = \"50ms\", factor = 1, max = \"50ms\", burst = 1000000 }\nstdout = \"discard\"\nstderr = \"discard\"\n"
 	}
 	return config
 }
