@@ -1,0 +1,67 @@
+# What one runs before a commit is make check; HACKING.md tells of the rest.
+
+GO       ?= go
+PREFIX   ?= /usr/local
+FUZZTIME ?= 30s
+TEST     ?= ./...
+TOOL     := $(GO) tool -modfile=tools.mod
+
+# The race detector needs a C compiler.
+RACE     ?= $(if $(shell command -v $(shell $(GO) env CC)),-race)
+
+# The version is the commit's, unless git will not look at this directory: one
+# without history, or of another owner.
+VCS      := $(shell git status >/dev/null 2>&1 && echo auto || echo false)
+export GOFLAGS := $(GOFLAGS) -buildvcs=$(VCS)
+
+.PHONY: build test lint fmt cover fuzz bench update check install clean
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -tags urfave_cli_no_docs -o bin/pm ./cmd/pm
+
+# Scripts mostly wait, so more of them run at once than there are processors.
+test:
+	$(GO) test $(RACE) -timeout 20m -parallel 16 $(TEST)
+
+lint:
+	$(GO) vet ./...
+	$(TOOL) staticcheck ./...
+	@unformatted=$$($(TOOL) gofumpt -l .) && test -z "$$unformatted" || \
+		{ echo "not formatted (make fmt does it):"; echo "$$unformatted"; exit 1; }
+	$(GO) fix -diff ./...
+	$(GO) mod tidy -diff
+
+fmt:
+	$(GO) fix ./...
+	$(TOOL) gofumpt -w .
+
+cover:
+	@mkdir -p bin
+	$(GO) test -timeout 20m -parallel 16 -coverpkg=./... -coverprofile=bin/cover.out ./...
+	$(GO) tool cover -func=bin/cover.out | tail -n 1
+
+# Every fuzz test of every package, one after the other.
+fuzz:
+	@set -e; for package in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz'); do \
+			echo "$$package $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
+		done; \
+	done
+
+bench: build
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+	$(GO) run ./bench
+
+# Rewrites what is generated: the want-… files of scripts, and the tables in docs.
+update:
+	$(GO) test -parallel 16 ./cmd/pm -update
+	$(GO) test ./config -update
+
+check: lint test build
+
+install: build
+	install -D -m 0755 bin/pm $(DESTDIR)$(PREFIX)/bin/pm
+
+clean:
+	rm -rf bin
