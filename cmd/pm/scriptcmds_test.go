@@ -36,6 +36,7 @@ import (
 //	[!] waitfor url URL           answers with a status below 400
 //	[!] waitfor pid FILE|PID      the process lives
 //	until INSTANCE KEY=VALUE…     its status has these values; KEY!=VALUE, KEY~RE, KEY>=N also; a.b reaches into objects
+//	! until INSTANCE              the daemon no longer knows it
 //	get INSTANCE KEY VAR          puts a value of its status into $VAR
 //	count N RE FILE               exactly N lines match
 //	signal SIG WORD               signals the background command that has WORD among its arguments
@@ -186,11 +187,17 @@ func statusOf(ts *testscript.TestScript, name string) (map[string]any, error) {
 	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
 		return nil, err
 	}
-	if len(answer.Instances) != 1 {
-		return nil, fmt.Errorf("%d instances", len(answer.Instances))
+	switch len(answer.Instances) {
+	case 0:
+		return nil, errNoInstance
+	case 1:
+		return answer.Instances[0], nil
+	default:
+		return nil, fmt.Errorf("%s is not one instance but %d", name, len(answer.Instances))
 	}
-	return answer.Instances[0], nil
 }
+
+var errNoInstance = errors.New("no such instance")
 
 // value reads a key such as task.state; what is not there is "".
 func value(object map[string]any, key string) string {
@@ -234,7 +241,14 @@ func holds(ts *testscript.TestScript, object map[string]any, text string) bool {
 }
 
 func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, !neg && len(args) >= 2, "until INSTANCE KEY=VALUE…")
+	usage(ts, neg && len(args) == 1 || !neg && len(args) >= 2, "until INSTANCE KEY=VALUE…, or ! until INSTANCE")
+	if neg {
+		poll(ts, "! until "+args[0], func() (bool, string) {
+			_, err := statusOf(ts, args[0])
+			return errors.Is(err, errNoInstance), "it is known, or " + fmt.Sprint(err)
+		})
+		return
+	}
 	poll(ts, "until "+strings.Join(args, " "), func() (bool, string) {
 		object, err := statusOf(ts, args[0])
 		if err != nil {
