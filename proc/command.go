@@ -203,9 +203,11 @@ type spawned struct {
 	stdout, stderr int // read ends of pipes; -1: none
 }
 
-// spawn starts c with the given tag (0: none). The calling goroutine must be
+// spawn starts c with the given tag (0: none) in the given cgroup (empty: pm's
+// own). Besides the process it returns the pid of a child that failed before its
+// execve and is to be reaped. The calling goroutine must be
 // the only user of s.
-func (s *slots) spawn(c *Command, tag uint64) (spawned, int, *SpawnError) {
+func (s *slots) spawn(c *Command, tag uint64, cgroup string) (spawned, int, *SpawnError) {
 	out := spawned{stdout: -1, stderr: -1}
 	path, fail := lookPath(c)
 	if fail != nil {
@@ -222,6 +224,10 @@ func (s *slots) spawn(c *Command, tag uint64) (spawned, int, *SpawnError) {
 	if fail := s.files(c, &out); fail != nil {
 		out.closePipes()
 		return out, 0, fail
+	}
+	if cgroup != "" {
+		im.cgroup = openCgroup(cgroup)
+		defer func() { _ = unix.Close(im.cgroup) }()
 	}
 	pid, pidfd, errno := im.launch()
 	out.start = time.Now()
@@ -332,6 +338,7 @@ func newImage(c *Command, path string, tag uint64, s *slots) (*image, *SpawnErro
 		closeFrom: s.end(),
 		inherit:   c.Inherit,
 		umask:     -1,
+		cgroup:    -1,
 		session:   !c.Terminal,
 		group:     c.Terminal,
 		terminal:  -1,

@@ -135,6 +135,7 @@ func (k *Keeper) members() map[uint64][]int {
 // tend does for one tree what a pass that found these members asks for, and
 // returns when to look again.
 func (k *Keeper) tend(t *tree, pids []int) time.Duration {
+	pids = union(pids, cgroupMembers(t.cgroup))
 	pids = slices.DeleteFunc(pids, isZombie)
 	k.mu.Lock()
 	dead, kill := t.dead, t.killing
@@ -191,8 +192,11 @@ func (k *Keeper) killTree(t *tree, pids []int) time.Duration {
 	if t.kill.freeze && fresh > 0 {
 		sig = unix.SIGSTOP
 	}
+	if sig == unix.SIGKILL {
+		killCgroup(t.cgroup)
+	}
 	for _, pid := range pids {
-		_ = sendSignal(pid, sig, func() bool { return k.belongs(pid, t.tag) })
+		_ = sendSignal(pid, sig, func() bool { return k.belongs(pid, t) })
 	}
 	k.speak(t, pids)
 	if fresh > 0 {
@@ -224,14 +228,15 @@ func (k *Keeper) speak(t *tree, pids []int) {
 	k.tell(Event{ID: t.id, Kind: Lingering, PID: t.pid, At: now, Survivors: left})
 }
 
-// belongs reports whether the process that pid is now carries the tag.
-func (k *Keeper) belongs(pid int, tag uint64) bool {
-	limit, err := readTag(pid)
-	if err != nil {
-		return false
+// belongs reports whether the process that pid is now carries the tag of the
+// tree, or lives in its cgroup.
+func (k *Keeper) belongs(pid int, t *tree) bool {
+	if limit, err := readTag(pid); err == nil {
+		if base, ours := k.tags.base(limit); ours && base == t.tag {
+			return true
+		}
 	}
-	base, ours := k.tags.base(limit)
-	return ours && base == tag
+	return t.cgroup != "" && inCgroup(pid, t.cgroup)
 }
 
 // Kill ends the whole tree of a task with SIGKILL, and goes on until nothing is
@@ -247,6 +252,7 @@ func (k *Keeper) Kill(id string) {
 	if t.pidfd >= 0 {
 		_ = unix.PidfdSendSignal(t.pidfd, unix.SIGKILL, nil, 0)
 	}
+	killCgroup(t.cgroup)
 	wake(k.passes)
 }
 
@@ -300,8 +306,8 @@ func (k *Keeper) terminateTree(t *tree, sig syscall.Signal, exclude []string) {
 			if excluded(pid, exclude) {
 				continue
 			}
-			_ = sendSignal(pid, sig, func() bool { return k.belongs(pid, t.tag) })
-			_ = sendSignal(pid, unix.SIGCONT, func() bool { return k.belongs(pid, t.tag) })
+			_ = sendSignal(pid, sig, func() bool { return k.belongs(pid, t) })
+			_ = sendSignal(pid, unix.SIGCONT, func() bool { return k.belongs(pid, t) })
 		}
 		if fresh == 0 {
 			return
@@ -313,14 +319,14 @@ func (k *Keeper) terminateTree(t *tree, sig syscall.Signal, exclude []string) {
 // descendants of the leader, and whatever else carries the tag.
 func (k *Keeper) topDown(t *tree) []int {
 	list := descendants(t.pid)
-	if !k.belongs(t.pid, t.tag) {
+	if !k.belongs(t.pid, t) {
 		list = nil
 	}
 	known := map[int]bool{}
 	for _, pid := range list {
 		known[pid] = true
 	}
-	for _, pid := range k.members()[t.tag] {
+	for _, pid := range union(k.members()[t.tag], cgroupMembers(t.cgroup)) {
 		if !known[pid] {
 			list = append(list, pid)
 		}
@@ -349,4 +355,14 @@ func excluded(pid int, names []string) bool {
 	}
 	st, err := readStat(pid)
 	return err == nil && slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, st.comm) })
+}
+
+// union appends to a what it lacks of b.
+func union(a, b []int) []int {
+	for _, pid := range b {
+		if !slices.Contains(a, pid) {
+			a = append(a, pid)
+		}
+	}
+	return a
 }

@@ -33,6 +33,7 @@ type Keeper struct {
 
 	mu        sync.Mutex // guards all below
 	tags      *tagSpan   // nil: no tags left at this depth
+	cgroups   string     // where a cgroup for each task can be made; empty: nowhere
 	queue     []request
 	events    []Event
 	tasks     map[string]*tree
@@ -58,8 +59,9 @@ type death struct {
 type tree struct {
 	id       string
 	tag      uint64
-	pid      int // of the leader
-	pidfd    int // of the leader; -1 once it is reaped
+	cgroup   string // its own cgroup; empty: none
+	pid      int    // of the leader
+	pidfd    int    // of the leader; -1 once it is reaped
 	started  time.Time
 	dead     bool // the leader is reaped
 	urgent   bool // somebody waits for its end
@@ -171,6 +173,7 @@ func newKeeper(log *slog.Logger, waits int) (*Keeper, error) {
 		log.Warn("no tags are left at this depth of nesting: processes that hide from their parent may be missed")
 	}
 	k.tags = span
+	k.cgroups = findCgroups()
 	var all []*slots
 	for range spawners {
 		s, err := newSlots()
@@ -262,6 +265,7 @@ func (k *Keeper) Release(id string) {
 // forget drops a task. The caller holds k.mu.
 func (k *Keeper) forget(t *tree) {
 	t.closeFD()
+	removeCgroup(t.cgroup)
 	delete(k.tasks, t.id)
 	delete(k.tagged, t.tag)
 	if k.leaders[t.pid] == t {
@@ -327,7 +331,7 @@ func (k *Keeper) nextRequest() (request, bool) {
 // start carries out one request.
 func (k *Keeper) start(s *slots, req request) {
 	command, err := req.prepare()
-	tag := k.takeTag(req.id)
+	tag, cgroup := k.takeTag(req.id)
 	var (
 		out    spawned
 		failed int // pid of a child that failed before its execve
@@ -338,7 +342,7 @@ func (k *Keeper) start(s *slots, req request) {
 			fail = &SpawnError{Doing: "cannot prepare the launch", Err: err}
 		}
 	} else {
-		out, failed, fail = s.spawn(command, tag)
+		out, failed, fail = s.spawn(command, tag, cgroup)
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -359,19 +363,23 @@ func (k *Keeper) start(s *slots, req request) {
 	}
 }
 
-// takeTag gives a task its tag.
-func (k *Keeper) takeTag(id string) uint64 {
+// takeTag gives a task its tag, and a cgroup where there can be one.
+func (k *Keeper) takeTag(id string) (tag uint64, cgroup string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.tags == nil {
-		return 0
+		return 0, ""
 	}
-	tag := k.tags.take(func(tag uint64) bool { return k.tagged[tag] != nil })
+	tag = k.tags.take(func(tag uint64) bool { return k.tagged[tag] != nil })
 	if tag != 0 {
 		k.tasks[id].tag = tag
 		k.tagged[tag] = k.tasks[id]
 	}
-	return tag
+	if k.cgroups != "" && tag != 0 {
+		cgroup = makeCgroup(k.cgroups, tag)
+		k.tasks[id].cgroup = cgroup
+	}
+	return tag, cgroup
 }
 
 // discard makes sure that the end of a child that failed before its execve is
@@ -473,7 +481,10 @@ func (k *Keeper) orphans(t *tree) int {
 	if t.tag == 0 {
 		return 0
 	}
-	n := 0
+	n := len(cgroupMembers(t.cgroup))
+	if n > 0 {
+		return n
+	}
 	for _, pid := range threadChildren(k.main, os.Getpid()) {
 		limit, err := readTag(pid)
 		if err != nil {

@@ -19,6 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <stdio.h>
+#include <time.h>
 
 static struct shared { atomic_int born, living; } *shared;
 static char **args;
@@ -31,7 +32,11 @@ static int room(void) {
 	return 1;
 }
 
-static void reseed(void) { srand((unsigned)getpid() * 2654435761u); }
+static void reseed(void) {
+	struct timespec now; // the pid alone would make one that executes itself anew do it for ever
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	srand((unsigned)getpid() * 2654435761u ^ (unsigned)now.tv_nsec);
+}
 
 static void quit(void) {
 	atomic_fetch_sub(&shared->living, 1);
