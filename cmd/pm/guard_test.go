@@ -307,9 +307,9 @@ func subjectOf(script string, commands []string) string {
 	return best
 }
 
-// What the README shows is what a script runs: story_quickstart.txtar.
+// What the README shows is what a script runs: story_readme.txtar.
 func TestReadmeIsExecuted(t *testing.T) {
-	script := readFile(t, "testdata/scripts/story_quickstart.txtar")
+	script := readFile(t, "testdata/scripts/story_readme.txtar")
 	makefile := readFile(t, "Makefile")
 	for _, line := range fenced(t, "README.md", "sh") {
 		for command := range strings.SplitSeq(line, " && ") {
@@ -320,22 +320,17 @@ func TestReadmeIsExecuted(t *testing.T) {
 				continue
 			}
 			if !executes(script, command) {
-				t.Errorf("README.md: story_quickstart.txtar does not run: %s", command)
+				t.Errorf("README.md: story_readme.txtar does not run: %s", command)
 			}
 		}
 	}
 }
 
+var execution = regexp.MustCompile(`(?m)^(?:! )?(?:exec|exits \d+) (.+?)(?: &)?$`)
+
 // executes reports whether a line of the script runs the command. pm stands in
 // the script's PATH, not in bin.
 func executes(script, command string) bool {
 	command = strings.TrimPrefix(command, "bin/")
-	for line := range strings.Lines(script) {
-		run, ok := strings.CutPrefix(strings.TrimSpace(line), "exec ")
-		run = strings.TrimSuffix(run, " &")
-		if ok && (run == command || run == "sh -c '"+strings.ReplaceAll(command, "'", "''")+"'") {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(execution.FindAllStringSubmatch(script, -1), func(m []string) bool { return m[1] == command })
 }
