@@ -47,6 +47,7 @@ import (
 //	freeport VAR                  puts a free TCP port into $VAR
 //	httpd LOG [PATH=STATUS…]      a web server, at $HTTPD, that appends its requests to LOG
 //	smtpd LOG                     a mail server, at $SMTPD, that appends its mails to LOG
+//	helptext COMMAND…             prints the command's --help, without the default socket, which depends on the user
 //	slowclient PATH               asks the control socket for PATH and never reads the answer
 var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 	"exits":      cmdExits,
@@ -62,6 +63,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"freeport":   cmdFreeport,
 	"httpd":      cmdHTTPD,
 	"smtpd":      cmdSMTPD,
+	"helptext":   cmdHelptext,
 	"slowclient": cmdSlowClient,
 }
 
@@ -421,6 +423,16 @@ func cmdSMTPD(ts *testscript.TestScript, neg bool, args []string) {
 	port, err := bufio.NewReader(out).ReadString('\n')
 	ts.Check(err)
 	ts.Setenv("SMTPD", "127.0.0.1:"+strings.TrimSpace(port))
+}
+
+var defaultSocket = regexp.MustCompile(`(default: \$PM_SOCKET, else )[^)\n]*`)
+
+func cmdHelptext(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg, "helptext COMMAND…")
+	ts.Check(ts.Exec("pm", append(args, "--help")...))
+	text := ts.ReadFile("stdout")
+	_, err := fmt.Fprint(ts.Stdout(), defaultSocket.ReplaceAllString(text, "$1…"))
+	ts.Check(err)
 }
 
 func cmdSlowClient(ts *testscript.TestScript, neg bool, args []string) {
