@@ -1,58 +1,76 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
 	"os"
-	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	"pm.example/subcmd"
 )
 
-// The guards keep the house in order: what a reader is told of its shape is
-// what its shape is.
+// The tests of this file keep what ARCHITECTURE.md, HACKING.md and README.md
+// promise of the whole tree.
 
 const (
-	root   = "../.."
 	module = "pm.example/"
+	top    = "../.."
 )
 
-// source is one Go file.
+// source is one Go file of the project.
 type source struct {
-	path string // from the root of the project
-	file *ast.File
-	text string
+	pkg     string // the package's directory, as proc/inherited
+	path    string
+	test    bool
+	imports []string
+	file    *ast.File
 }
 
-func (s source) pkg() string  { return filepath.Dir(s.path) }
-func (s source) isTest() bool { return strings.HasSuffix(s.path, "_test.go") }
-
-// imports lists the paths that the file imports.
-func (s source) imports() (list []string) {
-	for _, i := range s.file.Imports {
-		path, _ := strconv.Unquote(i.Path.Value)
-		list = append(list, path)
+// sources parses every Go file of the project.
+func sources(t *testing.T) (list []source) {
+	t.Helper()
+	for _, name := range projectFiles(t) {
+		if path.Ext(name) != ".go" {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(top, name), nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := source{pkg: path.Dir(name), path: name, test: strings.HasSuffix(name, "_test.go"), file: file}
+		for _, spec := range file.Imports {
+			imported, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.imports = append(s.imports, imported)
+		}
+		list = append(list, s)
 	}
 	return list
 }
 
-// projectFiles lists the files of the project, from its root.
+// projectFiles lists the files of the project, without what is built or hidden.
 func projectFiles(t *testing.T) (list []string) {
 	t.Helper()
-	err := fs.WalkDir(os.DirFS(root), ".", func(path string, d fs.DirEntry, err error) error {
+	err := fs.WalkDir(os.DirFS(top), ".", func(name string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && (d.Name() == ".git" || d.Name() == "bin"):
+		case d.IsDir() && (name == ".git" || name == ".bin" || name == "bin" || path.Base(name) == "fuzz"):
 			return fs.SkipDir
 		case d.Type().IsRegular():
-			list = append(list, path)
+			list = append(list, name)
 		}
 		return nil
 	})
@@ -62,290 +80,287 @@ func projectFiles(t *testing.T) (list []string) {
 	return list
 }
 
-// sources parses all Go files of the project.
-func sources(t *testing.T) (list []source) {
+// readFile returns a file of the project.
+func readFile(t *testing.T, name string) string {
 	t.Helper()
-	for _, path := range projectFiles(t) {
-		if filepath.Ext(path) != ".go" {
-			continue
-		}
-		text := read(t, path)
-		file, err := parser.ParseFile(token.NewFileSet(), path, text, parser.ParseComments)
-		if err != nil {
-			t.Fatal(err)
-		}
-		list = append(list, source{path: path, file: file, text: text})
-	}
-	return list
-}
-
-func read(t *testing.T, path string) string {
-	t.Helper()
-	data, err := os.ReadFile(filepath.Join(root, path))
+	data, err := os.ReadFile(filepath.Join(top, name))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return string(data)
 }
 
-// blocks returns the fenced blocks of a Markdown file that are marked with the
-// word.
-func blocks(t *testing.T, path, word string) (list []string) {
+// fenced returns the lines of the blocks ```language of a Markdown file.
+func fenced(t *testing.T, name, language string) (lines []string) {
 	t.Helper()
-	re := regexp.MustCompile("(?ms)^```" + word + "\n(.*?)^```")
-	for _, m := range re.FindAllStringSubmatch(read(t, path), -1) {
-		list = append(list, m[1])
+	inside := false
+	for line := range strings.Lines(readFile(t, name)) {
+		line = strings.TrimSpace(line)
+		switch {
+		case strings.HasPrefix(line, "```"):
+			inside = line == "```"+language
+		case inside && line != "" && !strings.HasPrefix(line, "#"):
+			lines = append(lines, line)
+		}
 	}
-	if len(list) == 0 {
-		t.Fatalf("%s has no block marked %s", path, word)
+	if len(lines) == 0 {
+		t.Fatalf("%s has no block ```%s", name, language)
 	}
-	return list
+	return lines
 }
 
-// rule is a line of a block: A, B -> C D.
-type rule struct{ left, right []string }
-
-func rules(t *testing.T, path, word string) (list []rule) {
+// pointing reads lines of the form "a, b -> c d".
+func pointing(t *testing.T, name, language string) map[string][]string {
 	t.Helper()
-	for line := range strings.Lines(blocks(t, path, word)[0]) {
-		left, right, ok := strings.Cut(line, "->")
+	table := map[string][]string{}
+	for _, line := range fenced(t, name, language) {
+		from, to, ok := strings.Cut(line, " -> ")
 		if !ok {
-			t.Fatalf("%s: not a rule: %s", path, line)
+			t.Fatalf("%s: not of the form a -> b: %s", name, line)
 		}
-		words := func(s string) []string { return strings.Fields(strings.ReplaceAll(s, ",", " ")) }
-		list = append(list, rule{words(left), words(right)})
+		for key := range strings.SplitSeq(from, ",") {
+			table[strings.TrimSpace(key)] = strings.Fields(to)
+		}
 	}
-	return list
+	return table
 }
 
-// allowedImports reads the arrows of ARCHITECTURE.md: for each package, those of
-// the project that it may import.
-func allowedImports(t *testing.T) map[string][]string {
-	t.Helper()
-	allowed := map[string][]string{}
-	list := rules(t, "ARCHITECTURE.md", "arrows")
-	for n, r := range list {
-		right := r.right
-		switch strings.Join(right, " ") {
-		case "nothing of pm":
-			right = nil
-		case "everything below":
-			right = nil
-			for _, below := range list[n+1:] {
-				right = append(right, below.left...)
-			}
-		}
-		for _, pkg := range r.left {
-			allowed[pkg] = right
-		}
-	}
-	return allowed
-}
-
-// top is the package of the arrows that a directory belongs to: proc/inherited
-// is a part of proc. A program of its own, such as bench, is none.
-func top(dir string, allowed map[string][]string) string {
-	for pkg := range allowed {
-		if dir == pkg || strings.HasPrefix(dir, pkg+"/") {
-			return pkg
-		}
-	}
-	return ""
+// within reports whether a package is parent or lies below it.
+func within(pkg, parent string) bool {
+	return pkg == parent || strings.HasPrefix(pkg, parent+"/")
 }
 
 func TestImportArrows(t *testing.T) {
-	allowed := allowedImports(t)
+	arrows := pointing(t, "ARCHITECTURE.md", "arrows")
 	for _, s := range sources(t) {
-		from := top(s.pkg(), allowed)
-		if s.isTest() || from == "" {
+		if s.test {
 			continue
 		}
-		for _, path := range s.imports() {
-			dir, ours := strings.CutPrefix(path, module)
-			to := top(dir, allowed)
-			if ours && to != from && !slices.Contains(allowed[from], to) {
-				t.Errorf("%s imports %s: ARCHITECTURE.md does not let %s see %s", s.path, path, from, to)
+		owner := s.pkg
+		for key := range arrows {
+			if within(s.pkg, key) {
+				owner = key
+			}
+		}
+		may, known := arrows[owner]
+		if !known {
+			t.Errorf("%s: package %s is not in the block of arrows of ARCHITECTURE.md", s.path, s.pkg)
+			continue
+		}
+		for _, imported := range s.imports {
+			pkg, ours := strings.CutPrefix(imported, module)
+			if ours && !within(pkg, owner) && !allowed(may, pkg) {
+				t.Errorf("%s imports %s: ARCHITECTURE.md has no arrow for it", s.path, pkg)
 			}
 		}
 	}
 }
 
-func TestEveryPackageIsOnTheMap(t *testing.T) {
-	allowed := allowedImports(t)
-	for _, s := range sources(t) {
-		if s.file.Name.Name != "main" && !strings.Contains(s.path, "testdata") && top(s.pkg(), allowed) == "" {
-			t.Errorf("package %s is missing among the arrows of ARCHITECTURE.md", s.pkg())
-		}
+// allowed reports whether the right side of an arrow lets a package in.
+func allowed(may []string, pkg string) bool {
+	if strings.Join(may, " ") == "everything below" {
+		return !within(pkg, "cmd/pm")
 	}
+	return slices.ContainsFunc(may, func(m string) bool { return within(pkg, m) })
 }
 
 func TestModulesHaveOwners(t *testing.T) {
-	owners := map[string][]string{}
-	for _, r := range rules(t, "ARCHITECTURE.md", "owners") {
-		owners[r.left[0]] = r.right
-	}
-	allowed := allowedImports(t)
+	owners := pointing(t, "ARCHITECTURE.md", "owners")
+	used := map[string]bool{}
 	for _, s := range sources(t) {
-		from := top(s.pkg(), allowed)
-		if s.isTest() || from == "" {
-			continue
-		}
-		for _, path := range s.imports() {
-			if first, _, _ := strings.Cut(path, "/"); !strings.Contains(first, ".") || strings.HasPrefix(path, module) {
+		for _, imported := range s.imports {
+			domain, _, _ := strings.Cut(imported, "/")
+			if s.test || !strings.Contains(domain, ".") || strings.HasPrefix(imported, module) {
 				continue
 			}
-			if !owned(owners, path, from) {
-				t.Errorf("%s imports %s, which %s does not own according to ARCHITECTURE.md", s.path, path, from)
+			may, key := []string(nil), imported
+			for k, packages := range owners {
+				if within(imported, k) {
+					may, key = packages, k
+				}
+			}
+			used[key] = true
+			if !slices.ContainsFunc(may, func(m string) bool { return within(s.pkg, m) }) {
+				t.Errorf("%s imports %s, which belongs to %s", s.path, imported, strings.Join(may, ", "))
+			}
+		}
+	}
+	for key := range owners {
+		if !used[key] {
+			t.Errorf("ARCHITECTURE.md names an owner of %s, which nothing imports", key)
+		}
+	}
+}
+
+func TestPackagesAreDocumented(t *testing.T) {
+	docs := map[string]int{}
+	for _, s := range sources(t) {
+		if s.test {
+			continue
+		}
+		docs[s.pkg] += 0
+		if s.file.Doc != nil {
+			docs[s.pkg]++
+		}
+	}
+	for pkg, n := range docs {
+		if n != 1 {
+			t.Errorf("package %s has %d doc comments, want 1", pkg, n)
+		}
+	}
+}
+
+// TestNothingIsLeftUndone keeps notes to self out of the tree, and sleeping out
+// of the tests: a bubble of testing/synctest is the place to let time pass.
+func TestNothingIsLeftUndone(t *testing.T) {
+	undone := regexp.MustCompile(`\b(TO` + `DO|FIX` + `ME|XX` + `X)\b`)
+	sleep := regexp.MustCompile(`(?m)^\s*(! )?exec sleep |\btime\.Sle` + `ep\(`)
+	for _, name := range projectFiles(t) {
+		text := readFile(t, name)
+		if found := undone.FindString(text); found != "" {
+			t.Errorf("%s: %s", name, found)
+		}
+		isTest := strings.HasSuffix(name, "_test.go") || path.Ext(name) == ".txtar"
+		if isTest && sleep.MatchString(text) && !strings.Contains(text, `"testing/synctest"`) {
+			t.Errorf("%s sleeps: wait for what is to happen", name)
+		}
+	}
+}
+
+var commandLine = regexp.MustCompile(`(?m)^   ([a-z-]+)(, [a-z_-]+)*  `)
+
+// visibleCommands are the commands that pm's help lists.
+func visibleCommands(t *testing.T) (names []string) {
+	t.Helper()
+	var out bytes.Buffer
+	subcmd.Main(context.Background(), []string{"pm", "--help"}, strings.NewReader(""), &out, &out, os.Getenv)
+	_, list, _ := strings.Cut(out.String(), "\nCOMMANDS:\n")
+	list, _, _ = strings.Cut(list, "\n\n")
+	for _, m := range commandLine.FindAllStringSubmatch(list, -1) {
+		if m[1] != "help" {
+			names = append(names, m[1])
+		}
+	}
+	if len(names) == 0 {
+		t.Fatalf("no commands in the help:\n%s", out.String())
+	}
+	return names
+}
+
+// isCommand reports whether pm knows the command, also if its help hides it.
+func isCommand(name string) bool {
+	var out bytes.Buffer
+	code := subcmd.Main(context.Background(), []string{"pm", name, "--help"}, strings.NewReader(""), &out, &out, os.Getenv)
+	return code == 0 || !strings.Contains(out.String(), "unknown command")
+}
+
+// A script is called after the command that it is about.
+func TestCommandsHaveScripts(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(top, "testdata/scripts/*.txtar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	commands := visibleCommands(t)
+	scripts := map[string]int{}
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".txtar")
+		subject := subjectOf(name, commands)
+		scripts[subject]++
+		if subject == "" {
+			t.Errorf("%s: the name begins with no command, nor with help or story", filepath.Base(file))
+		}
+	}
+	for _, c := range commands {
+		if scripts[c] == 0 {
+			t.Errorf("no script testdata/scripts/%s_….txtar", underscored(c))
+		}
+		if scripts["help "+c] == 0 {
+			t.Errorf("no script testdata/scripts/help_%s.txtar", underscored(c))
+		}
+	}
+}
+
+func underscored(command string) string { return strings.ReplaceAll(command, "-", "_") }
+
+// subjectOf returns the command that a script's name begins with, "help" and
+// the command, or the first word; "" for a name that means nothing.
+func subjectOf(script string, commands []string) string {
+	script = underscored(script)
+	first, rest, _ := strings.Cut(script, "_")
+	if first == "help" {
+		for _, c := range commands {
+			if underscored(c) == rest {
+				return "help " + c
+			}
+		}
+		return first
+	}
+	best := ""
+	for _, c := range commands {
+		if len(c) > len(best) && (script == underscored(c) || strings.HasPrefix(script, underscored(c)+"_")) {
+			best = c
+		}
+	}
+	if best == "" && (first == "story" || isCommand(first)) {
+		return first
+	}
+	return best
+}
+
+// What the README shows is what a script runs: story_readme.txtar.
+func TestReadmeIsExecuted(t *testing.T) {
+	script := readFile(t, "testdata/scripts/story_readme.txtar")
+	makefile := readFile(t, "Makefile")
+	for _, line := range fenced(t, "README.md", "sh") {
+		for command := range strings.SplitSeq(line, " && ") {
+			if target, ok := strings.CutPrefix(command, "make "); ok {
+				if !strings.Contains(makefile, "\n"+target+":") {
+					t.Errorf("README.md: %s: the Makefile has no such target", command)
+				}
+				continue
+			}
+			if !executes(script, command) {
+				t.Errorf("README.md: story_readme.txtar does not run: %s", command)
 			}
 		}
 	}
 }
 
-func owned(owners map[string][]string, path, pkg string) bool {
-	for mod, list := range owners {
-		if (path == mod || strings.HasPrefix(path, mod+"/")) && slices.Contains(list, pkg) {
-			return true
-		}
-	}
-	return false
+var execution = regexp.MustCompile(`(?m)^(?:! )?(?:exec|exits \d+) (.+?)(?: &)?$`)
+
+// executes reports whether a line of the script runs the command. pm stands in
+// the script's PATH, not in bin.
+func executes(script, command string) bool {
+	command = strings.TrimPrefix(command, "bin/")
+	return slices.ContainsFunc(execution.FindAllStringSubmatch(script, -1), func(m []string) bool { return m[1] == command })
 }
 
-func TestEveryPackageTellsItsStory(t *testing.T) {
-	told := map[string]bool{}
-	for _, s := range sources(t) {
-		if s.isTest() || strings.Contains(s.path, "testdata/") {
-			continue
-		}
-		told[s.pkg()] = told[s.pkg()] || s.file.Doc != nil
-	}
-	for pkg, ok := range told {
-		if !ok {
-			t.Errorf("package %s has no doc comment", pkg)
+// A script begins with one sentence that says what is promised.
+func TestScriptsPromise(t *testing.T) {
+	promise := regexp.MustCompile(`^# [^\n]+\.\n`)
+	for _, name := range projectFiles(t) {
+		if path.Ext(name) == ".txtar" && !promise.MatchString(readFile(t, name)) {
+			t.Errorf("%s does not begin with a sentence that says what is promised", name)
 		}
 	}
 }
 
+// What a program does at its start stands in main.
 func TestNoInit(t *testing.T) {
 	for _, s := range sources(t) {
 		for _, d := range s.file.Decls {
 			if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil && f.Name.Name == "init" {
-				t.Errorf("%s has an init function: what a program does at its start stands in main", s.path)
+				t.Errorf("%s has an init function", s.path)
 			}
 		}
 	}
 }
 
-// TestTestsDoNotSleep keeps tests from waiting for time where they could wait
-// for what happens. In a testing/synctest bubble sleeping costs nothing.
-func TestTestsDoNotSleep(t *testing.T) {
-	for _, s := range sources(t) {
-		if !s.isTest() || slices.Contains(s.imports(), "testing/synctest") {
-			continue
-		}
-		ast.Inspect(s.file, func(n ast.Node) bool {
-			if sel, ok := n.(*ast.SelectorExpr); ok && sel.Sel.Name == "Sleep" {
-				if x, ok := sel.X.(*ast.Ident); ok && x.Name == "time" {
-					t.Errorf("%s sleeps: wait for the event instead", s.path)
-				}
-			}
-			return true
-		})
-	}
-}
-
-func TestNothingIsLeftToDo(t *testing.T) {
-	marks := regexp.MustCompile(`\b(TO` + `DO|FIX` + `ME|XX` + `X)\b`)
-	for _, path := range projectFiles(t) {
-		if marks.MatchString(read(t, path)) {
-			t.Errorf("%s has something left to do: do it, or write an issue", path)
-		}
-	}
-}
-
-// subcommands lists the commands that pm --help names.
-func subcommands(t *testing.T) (list []string) {
-	t.Helper()
-	out, err := exec.Command(filepath.Join(commandDir(), "pm"), "--help").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, text, _ := strings.Cut(string(out), "COMMANDS:\n")
-	text, _, _ = strings.Cut(text, "\n\n")
-	for line := range strings.Lines(text) {
-		name, _, _ := strings.Cut(strings.TrimSpace(line), " ")
-		if name = strings.TrimSuffix(name, ","); name != "help" {
-			list = append(list, name)
-		}
-	}
-	if len(list) < 10 {
-		t.Fatalf("pm --help names only %v", list)
-	}
-	return list
-}
-
-func TestEveryCommandHasScripts(t *testing.T) {
-	for _, command := range subcommands(t) {
-		name := strings.ReplaceAll(command, "-", "_")
-		for _, pattern := range []string{name + "_*.txtar", "help_" + name + ".txtar"} {
-			found, _ := filepath.Glob(filepath.Join(root, "testdata/scripts", pattern))
-			if len(found) == 0 {
-				t.Errorf("pm %s has no testdata/scripts/%s", command, pattern)
-			}
-		}
-	}
-}
-
-// TestScriptsPromise demands of every script that it begins with what it
-// promises, and that its name begins with a command's, story or help.
-func TestScriptsPromise(t *testing.T) {
-	firsts := append(subcommands(t), "story", "help")
-	promise := regexp.MustCompile(`^# [^\n]+\.\n`)
-	files, _ := filepath.Glob(filepath.Join(root, "testdata/scripts/*"))
-	for _, file := range files {
-		name := filepath.Base(file)
-		if !slices.ContainsFunc(firsts, func(c string) bool { return strings.HasPrefix(name, strings.ReplaceAll(c, "-", "_")+"_") }) {
-			t.Errorf("%s: its name begins with no command", name)
-		}
-		if data, err := os.ReadFile(file); err != nil || !promise.Match(data) {
-			t.Errorf("%s does not begin with a sentence that says what is promised (%v)", name, err)
-		}
-	}
-}
-
-// TestReadmeCommandsRun demands that each line of README.md's examples is run
-// by a script or is a target of the Makefile.
-func TestReadmeCommandsRun(t *testing.T) {
-	scripts := ""
-	files, _ := filepath.Glob(filepath.Join(root, "testdata/scripts/*.txtar"))
-	for _, file := range files {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		scripts += string(data)
-	}
-	makefile := read(t, "Makefile")
-	for line := range strings.Lines(strings.Join(blocks(t, "README.md", "sh"), "")) {
-		for command := range strings.SplitSeq(line, "&&") {
-			command, _, _ = strings.Cut(command, " #")
-			if command = strings.Trim(command, " &\n"); command == "" {
-				continue
-			}
-			if target, isMake := strings.CutPrefix(command, "make "); isMake && strings.Contains(makefile, "\n"+target+":") {
-				continue
-			}
-			command = strings.Replace(strings.TrimPrefix(command, "bin/"), "examples/", "$ROOT/examples/", 1)
-			if !strings.Contains(scripts, command) {
-				t.Errorf("README.md: no script runs: %s", command)
-			}
-		}
-	}
-}
-
-func TestDocumentsAreShort(t *testing.T) {
-	for path, limit := range map[string]int{"ARCHITECTURE.md": 150, "HACKING.md": 200} {
-		if n := strings.Count(read(t, path), "\n"); n > limit {
-			t.Errorf("%s has %d lines, more than %d", path, n, limit)
+// A page that is to be read in one go has an end.
+func TestPagesAreShort(t *testing.T) {
+	for name, limit := range map[string]int{"ARCHITECTURE.md": 150, "HACKING.md": 200} {
+		if n := strings.Count(readFile(t, name), "\n"); n > limit {
+			t.Errorf("%s has %d lines, more than %d", name, n, limit)
 		}
 	}
 }
