@@ -97,6 +97,9 @@ func NewProgram(name string) *Program {
 	return p
 }
 
+// InstanceName returns the name of a program's instance with the given index.
+func InstanceName(p *Program, index int) string { return instanceName(p, index) }
+
 // InstanceNames returns the names of a program's instances: the program's own
 // for one, else with a number behind it (web:0, web:1 …).
 func InstanceNames(p *Program) []string {

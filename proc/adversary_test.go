@@ -219,7 +219,7 @@ func TestSignalTreeKillsForeignTrees(t *testing.T) {
 	}
 	reaped := make(chan struct{})
 	go func() { defer close(reaped); _, _ = sh.Wait() }() // ends with the shell
-	for deadline := time.Now().Add(20 * time.Second); len(descendants(sh.Pid)) < 4; runtime.Gosched() {
+	for deadline := time.Now().Add(20 * time.Second); treeSize(t, sh.Pid) < 4; runtime.Gosched() {
 		if time.Now().After(deadline) {
 			t.Fatal("the tree did not grow")
 		}
@@ -247,4 +247,13 @@ func TestSignalTreeKillsForeignTrees(t *testing.T) {
 			t.Errorf("pid %d was accepted", refused)
 		}
 	}
+}
+
+func treeSize(t *testing.T, pid int) int {
+	t.Helper()
+	report, err := SignalTree(t.Context(), []int{pid}, TreeSignal{Signal: unix.SIGTERM, DryRun: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(report.Members)
 }

@@ -40,7 +40,7 @@ type killing struct {
 func (k *Keeper) janitor(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	var calmUntil time.Time
+	var due time.Time // before it, only what is urgent is looked after
 	for {
 		select {
 		case <-ctx.Done():
@@ -49,23 +49,44 @@ func (k *Keeper) janitor(ctx context.Context) {
 		case <-timer.C:
 		}
 		wanted, urgent := k.wanted()
-		if !wanted {
-			calmUntil = time.Time{}
-			continue
-		}
-		if !urgent {
-			if calmUntil.IsZero() {
-				calmUntil = time.Now().Add(calm)
+		if wanted && !urgent {
+			if due.IsZero() {
+				due = time.Now().Add(calm)
 			}
-			if wait := time.Until(calmUntil); wait > 0 {
+			if wait := time.Until(due); wait > 0 {
 				timer.Reset(wait)
 				continue
 			}
 		}
-		calmUntil = time.Time{}
-		if next := k.pass(); next >= 0 {
-			timer.Reset(next)
+		due = time.Time{}
+		if !wanted {
+			k.sweepUp()
+			continue
 		}
+		begin := time.Now()
+		next := k.pass()
+		// Deaths come in swarms; passes that follow each other at once would take
+		// the processor from them.
+		pause := min(time.Since(begin), retryMax)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		if next >= 0 {
+			timer.Reset(max(next-pause, 0))
+		}
+	}
+}
+
+// sweepUp removes the cgroups of tasks that are gone.
+func (k *Keeper) sweepUp() {
+	k.mu.Lock()
+	spent := k.spent
+	k.spent = nil
+	k.mu.Unlock()
+	for _, path := range spent {
+		removeCgroup(path)
 	}
 }
 
@@ -82,7 +103,9 @@ func (k *Keeper) wanted() (wanted, urgent bool) {
 	return wanted, urgent
 }
 
-func (t *tree) needsPass() bool { return t.pid != 0 && !t.told && (t.dead || t.killing) }
+func (t *tree) needsPass() bool {
+	return t.pid != 0 && !t.told && (t.dead || t.killing || t.ask != nil && !t.ask.done)
+}
 
 // pass looks at every process of the machine once. It returns when to look
 // again: a negative time means not before something happens.
@@ -135,21 +158,26 @@ func (k *Keeper) members() map[uint64][]int {
 // tend does for one tree what a pass that found these members asks for, and
 // returns when to look again.
 func (k *Keeper) tend(t *tree, pids []int) time.Duration {
-	pids = union(pids, cgroupMembers(t.cgroup))
-	pids = slices.DeleteFunc(pids, isZombie)
 	k.mu.Lock()
-	dead, kill := t.dead, t.killing
+	dead, kill, ask := t.dead, t.killing, t.ask
 	k.mu.Unlock()
-	switch {
-	case len(pids) == 0 && dead:
+	if len(pids) > 0 || !dead || t.clean > 0 { // the cgroup is asked once before the end, too
+		pids = union(pids, cgroupMembers(t.cgroup))
+	}
+	pids = slices.DeleteFunc(pids, isZombie)
+	if len(pids) == 0 && dead {
 		return k.clean(t)
+	}
+	t.clean = 0
+	switch {
 	case kill:
-		t.clean = 0
 		return k.killTree(t, pids)
-	default:
-		t.clean = 0
+	case ask != nil && !ask.done:
+		return k.askTree(t, ask, pids)
+	case dead:
 		return lingering
 	}
+	return -1
 }
 
 // clean counts a pass that found nothing, and tells when it is enough.
@@ -268,85 +296,90 @@ func (k *Keeper) Signal(id string, sig syscall.Signal) error {
 	return unix.PidfdSendSignal(t.pidfd, sig, nil, 0)
 }
 
+// asking is a graceful stop of a tree.
+type asking struct {
+	signal  syscall.Signal
+	exclude []string
+	asked   map[int]bool // who has been signalled or spared
+	looks   int
+	done    bool // a look found nobody new
+}
+
 // Terminate asks the whole tree of a task to end: it sends sig to every
 // process, parents first, but to none whose name (comm, in any case) is in
 // exclude, and then SIGCONT, so that stopped ones can die. It looks again until
 // a look finds nobody new. Exited and Empty tell what comes of it.
 func (k *Keeper) Terminate(id string, sig syscall.Signal, exclude []string) {
 	k.mu.Lock()
+	defer k.mu.Unlock()
 	t := k.tasks[id]
 	if t == nil || t.pid == 0 || t.told {
-		k.mu.Unlock()
 		return
 	}
 	t.urgent = true
-	pid, dead := t.pid, t.dead
-	k.mu.Unlock()
-	// A program without children is signalled here and now, which is nearly all.
-	if !dead && len(exclude) == 0 && len(children(pid)) == 0 {
-		_ = k.Signal(id, sig)
-		_ = k.Signal(id, unix.SIGCONT)
-		return
+	t.ask = &asking{signal: sig, exclude: exclude, asked: map[int]bool{}}
+	if t.pidfd >= 0 { // the leader is everybody's parent, and mostly all there is
+		t.ask.asked[t.pid] = true
+		if !excluded(t.pid, exclude) {
+			_ = unix.PidfdSendSignal(t.pidfd, sig, nil, 0)
+			_ = unix.PidfdSendSignal(t.pidfd, unix.SIGCONT, nil, 0)
+		}
 	}
-	k.done.Go(func() { k.terminateTree(t, sig, exclude) }) // ends when looks find nobody new
+	wake(k.passes)
 }
 
-// terminateTree signals every member of a tree once.
-func (k *Keeper) terminateTree(t *tree, sig syscall.Signal, exclude []string) {
-	const looks = 20 // a tree that still grows after these is left to the killing
-	signalled := map[int]bool{}
-	for range looks {
-		fresh := 0
-		for _, pid := range k.topDown(t) {
-			if signalled[pid] {
-				continue
-			}
-			signalled[pid] = true
-			fresh++
-			if excluded(pid, exclude) {
-				continue
-			}
-			_ = sendSignal(pid, sig, func() bool { return k.belongs(pid, t) })
-			_ = sendSignal(pid, unix.SIGCONT, func() bool { return k.belongs(pid, t) })
+// askTree signals those members of a tree that were not asked yet.
+func (k *Keeper) askTree(t *tree, ask *asking, pids []int) time.Duration {
+	const looks = 50 // a tree that still grows after these is left to the killing
+	fresh := slices.DeleteFunc(pids, func(pid int) bool { return ask.asked[pid] })
+	ask.looks++
+	if len(fresh) == 0 || ask.looks > looks {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		ask.done = true
+		if t.dead {
+			return lingering
 		}
-		if fresh == 0 {
-			return
-		}
+		return -1
 	}
+	for _, pid := range parentsFirst(fresh) {
+		ask.asked[pid] = true
+		if excluded(pid, ask.exclude) {
+			continue
+		}
+		_ = sendSignal(pid, ask.signal, func() bool { return k.belongs(pid, t) })
+		_ = sendSignal(pid, unix.SIGCONT, func() bool { return k.belongs(pid, t) })
+	}
+	return 0
 }
 
-// topDown lists the members of a tree, parents before their children: the
-// descendants of the leader, and whatever else carries the tag.
-func (k *Keeper) topDown(t *tree) []int {
-	list := descendants(t.pid)
-	if !k.belongs(t.pid, t) {
-		list = nil
+// parentsFirst orders processes so that none comes before its parent.
+func parentsFirst(pids []int) []int {
+	if len(pids) < 2 {
+		return pids
 	}
-	known := map[int]bool{}
-	for _, pid := range list {
-		known[pid] = true
-	}
-	for _, pid := range union(k.members()[t.tag], cgroupMembers(t.cgroup)) {
-		if !known[pid] {
-			list = append(list, pid)
+	parent := make(map[int]int, len(pids))
+	for _, pid := range pids {
+		if st, err := readStat(pid); err == nil {
+			parent[pid] = st.parent
 		}
 	}
-	return list
-}
-
-// descendants lists a process and all below it, breadth first.
-func descendants(root int) []int {
-	list := []int{root}
-	seen := map[int]bool{root: true}
-	for i := 0; i < len(list); i++ {
-		for _, child := range children(list[i]) {
-			if !seen[child] {
-				seen[child] = true
-				list = append(list, child)
+	depth := func(pid int) (n int) {
+		for range len(pids) {
+			p, ok := parent[pid]
+			if !ok {
+				break
 			}
+			pid, n = p, n+1
 		}
+		return n
 	}
-	return list
+	depths := make(map[int]int, len(pids))
+	for _, pid := range pids {
+		depths[pid] = depth(pid)
+	}
+	slices.SortStableFunc(pids, func(a, b int) int { return depths[a] - depths[b] })
+	return pids
 }
 
 func excluded(pid int, names []string) bool {

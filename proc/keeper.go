@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -30,9 +30,11 @@ type Keeper struct {
 	spawnable chan struct{} // a spawner has something to do
 	ready     chan struct{} // events wait
 	passes    chan struct{} // the janitor has something to do
+	children  chan struct{} // there may be children
 
 	mu        sync.Mutex // guards all below
 	tags      *tagSpan   // nil: no tags left at this depth
+	spent     []string   // cgroups of tasks that are gone, to be removed
 	cgroups   string     // where a cgroup for each task can be made; empty: nowhere
 	queue     []request
 	events    []Event
@@ -70,6 +72,7 @@ type tree struct {
 	told     bool // Empty was told
 	released bool // the owner needs it no more
 	kill     killing
+	ask      *asking // a graceful stop that is under way
 }
 
 // Process names one process.
@@ -163,6 +166,7 @@ func newKeeper(log *slog.Logger, waits int) (*Keeper, error) {
 		spawnable: make(chan struct{}, spawners),
 		ready:     make(chan struct{}, 1),
 		passes:    make(chan struct{}, 1),
+		children:  make(chan struct{}, 1),
 		tasks:     map[string]*tree{},
 		leaders:   map[int]*tree{},
 		tagged:    map[uint64]*tree{},
@@ -186,12 +190,13 @@ func newKeeper(log *slog.Logger, waits int) (*Keeper, error) {
 	for _, s := range all {
 		k.done.Go(func() { k.spawner(ctx, s) }) // ends with ctx
 	}
-	k.done.Go(func() { k.reaper(ctx) })  // ends with ctx
+	go k.reaper(ctx)                     // ends with ctx, but not before the next death of a child
 	k.done.Go(func() { k.janitor(ctx) }) // ends with ctx
 	return k, nil
 }
 
-// Close ends the keeper's goroutines. Programs that still run are left alone.
+// Close ends the keeper's goroutines. Programs that still run are left alone; as
+// long as there are any, the next one to end is still collected.
 func (k *Keeper) Close() {
 	k.cancel()
 	k.done.Wait()
@@ -200,6 +205,10 @@ func (k *Keeper) Close() {
 	for _, t := range k.tasks {
 		t.closeFD()
 	}
+	for _, path := range k.spent {
+		removeCgroup(path)
+	}
+	k.spent = nil
 }
 
 // Spawn starts a process under the id of a task. prepare is called when its
@@ -265,7 +274,10 @@ func (k *Keeper) Release(id string) {
 // forget drops a task. The caller holds k.mu.
 func (k *Keeper) forget(t *tree) {
 	t.closeFD()
-	removeCgroup(t.cgroup)
+	if t.cgroup != "" {
+		k.spent = append(k.spent, t.cgroup)
+		wake(k.passes)
+	}
 	delete(k.tasks, t.id)
 	delete(k.tagged, t.tag)
 	if k.leaders[t.pid] == t {
@@ -343,6 +355,7 @@ func (k *Keeper) start(s *slots, req request) {
 		}
 	} else {
 		out, failed, fail = s.spawn(command, tag, cgroup)
+		wake(k.children)
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -366,19 +379,20 @@ func (k *Keeper) start(s *slots, req request) {
 // takeTag gives a task its tag, and a cgroup where there can be one.
 func (k *Keeper) takeTag(id string) (tag uint64, cgroup string) {
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.tags == nil {
-		return 0, ""
+	t := k.tasks[id]
+	if k.tags != nil {
+		tag = k.tags.take(func(tag uint64) bool { return k.tagged[tag] != nil })
 	}
-	tag = k.tags.take(func(tag uint64) bool { return k.tagged[tag] != nil })
 	if tag != 0 {
-		k.tasks[id].tag = tag
-		k.tagged[tag] = k.tasks[id]
+		t.tag = tag
+		k.tagged[tag] = t
 	}
-	if k.cgroups != "" && tag != 0 {
-		cgroup = makeCgroup(k.cgroups, tag)
-		k.tasks[id].cgroup = cgroup
+	k.mu.Unlock()
+	if k.cgroups == "" || tag == 0 {
+		return tag, ""
 	}
+	cgroup = makeCgroup(k.cgroups, tag) // nobody else looks at it before the task is there
+	t.cgroup = cgroup
 	return tag, cgroup
 }
 
@@ -396,37 +410,29 @@ func (k *Keeper) discard(pid int) {
 }
 
 // reaper collects every child that ends: programs, and orphans of theirs that
-// came to the subreaper.
+// came to the subreaper. One thread waits for all children: nothing wakes up for
+// a death sooner, and there is no queue of signals to lose one in. When there is
+// no child at all there can be no orphan either, and it waits for a spawn.
 func (k *Keeper) reaper(ctx context.Context) {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, unix.SIGCHLD)
-	defer signal.Stop(signals)
-	for {
-		k.reap()
-		select {
-		case <-ctx.Done():
-			return
-		case <-signals:
-		}
-	}
-}
-
-// reap waits for all children that have ended by now.
-func (k *Keeper) reap() {
-	for {
+	for ctx.Err() == nil {
 		var ws unix.WaitStatus
-		pid, err := unix.Wait4(-1, &ws, unix.WNOHANG|k.waits, nil)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil || pid <= 0 {
-			return
-		}
-		if ws.Stopped() {
+		pid, err := unix.Wait4(-1, &ws, k.waits, nil)
+		now := time.Now()
+		switch {
+		case err == unix.ECHILD:
+			select {
+			case <-ctx.Done():
+			case <-k.children:
+			}
+		case err != nil: // EINTR
+		case ws.Stopped():
 			k.paused(pid, ws.StopSignal())
-			continue
+		default:
+			k.reaped(pid, death{ws, now})
+			// Whoever the death concerns goes first, on this very thread: the next
+			// wait blocks it.
+			runtime.Gosched()
 		}
-		k.reaped(pid, death{ws, time.Now()})
 	}
 }
 
@@ -473,24 +479,21 @@ func (k *Keeper) ended(t *tree, d death) {
 // caller holds k.mu.
 func (k *Keeper) recheck() { wake(k.passes) }
 
-// orphans counts the processes of t that have come to pm itself. It costs one
-// read of a file that is nearly always empty, because programs are children of
-// the thread that started them and only orphans go to the main thread. When it
-// returns 0 the tree is almost certainly empty; the janitor makes it sure.
+// orphans counts what the leader of t has left behind: who is in its cgroup, or
+// else the processes with its tag that have come to pm itself. The latter costs
+// one read of a file that is nearly always empty, because programs are children
+// of the thread that started them and only orphans go to the main thread. When
+// it returns 0 the tree is almost certainly empty; the janitor makes it sure.
 func (k *Keeper) orphans(t *tree) int {
 	if t.tag == 0 {
 		return 0
 	}
-	n := len(cgroupMembers(t.cgroup))
-	if n > 0 {
-		return n
+	if t.cgroup != "" {
+		return len(cgroupMembers(t.cgroup))
 	}
+	n := 0
 	for _, pid := range threadChildren(k.main, os.Getpid()) {
-		limit, err := readTag(pid)
-		if err != nil {
-			continue
-		}
-		if base, ours := k.tags.base(limit); ours && base == t.tag && !isZombie(pid) {
+		if k.belongs(pid, t) && !isZombie(pid) {
 			n++
 		}
 	}

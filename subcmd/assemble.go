@@ -87,12 +87,7 @@ func launchCommand(p *config.Program, template proc.Command, environ []string, i
 	for key, value := range p.Env {
 		env = append(env, key+"="+value)
 	}
-	instance := config.InstanceNames(p)
-	name := p.Name
-	if index < len(instance) {
-		name = instance[index]
-	}
-	c.Env = append(env, "PM_PROGRAM="+p.Name, "PM_INSTANCE="+name, "PM_INDEX="+strconv.Itoa(index))
+	c.Env = append(env, "PM_PROGRAM="+p.Name, "PM_INSTANCE="+config.InstanceName(p, index), "PM_INDEX="+strconv.Itoa(index))
 	return &c, nil
 }
 

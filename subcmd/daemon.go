@@ -143,7 +143,7 @@ func newDaemon(file *config.File, o daemonOptions, stderr io.Writer, environ []s
 		loop.Close()
 		return nil, err
 	}
-	d.events = newEventLog(d.log, d.mailer)
+	d.events = newEventLog(d.log, d.logFile, d.mailer)
 	d.group = runner.New(runner.Options{
 		Host: d.keeper,
 		Tell: func(ev runner.Event) { d.events.publish(wireEvent(ev)) },
@@ -175,6 +175,7 @@ func (d *daemon) serve(ctx context.Context, listener net.Listener, programs []*r
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR2)
 	defer signal.Stop(signals)
 
+	debug.SetGCPercent(200) // start-up is a burst of garbage; quiet moments give it back (proc.Trim)
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWork()
 	var parts errgroup.Group

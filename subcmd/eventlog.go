@@ -2,6 +2,7 @@ package subcmd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -20,6 +21,7 @@ import (
 // and tells the mailer. Publishing never blocks.
 type eventLog struct {
 	log    *slog.Logger
+	file   *logFile      // where log writes
 	mailer *alert.Mailer // nil: no mail
 
 	mu        sync.Mutex     // guards all below
@@ -46,9 +48,9 @@ const (
 // trimAfter is how long no event must come before memory is given back.
 const trimAfter = 3 * time.Second
 
-func newEventLog(log *slog.Logger, mailer *alert.Mailer) *eventLog {
+func newEventLog(log *slog.Logger, file *logFile, mailer *alert.Mailer) *eventLog {
 	return &eventLog{
-		log: log, mailer: mailer, followers: map[*follower]struct{}{}, wake: make(chan struct{}, 1),
+		log: log, file: file, mailer: mailer, followers: map[*follower]struct{}{}, wake: make(chan struct{}, 1),
 		seq: uint64(time.Now().UnixMicro()), kept: make([]socket.Event, keptEvents),
 	}
 }
@@ -138,6 +140,8 @@ func (l *eventLog) drain() {
 	queue, lost := l.queue, l.lost
 	l.queue, l.lost = nil, 0
 	l.mu.Unlock()
+	l.file.hold()
+	defer l.file.release()
 	for _, e := range queue {
 		l.write(e)
 	}
@@ -232,6 +236,9 @@ type logFile struct {
 	mu   sync.Mutex // guards all below
 	out  io.Writer
 	file *os.File // nil: stderr
+
+	held   bool
+	buffer []byte
 }
 
 func openLog(path string, stderr io.Writer) (*logFile, error) {
@@ -257,8 +264,41 @@ func appendTo(path string) (*os.File, error) {
 func (l *logFile) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.out.Write(p)
+	if l.held && len(l.buffer) < maxHeld {
+		l.buffer = append(l.buffer, p...)
+		return len(p), nil
+	}
+	return len(p), errors.Join(l.flush(), ignoreCount(l.out.Write(p)))
 }
+
+// maxHeld bounds what is held back.
+const maxHeld = 1 << 20
+
+// hold gathers what is written until release, to be written at once.
+func (l *logFile) hold() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held = true
+}
+
+func (l *logFile) release() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held = false
+	_ = l.flush() // a log that cannot be written has nowhere to say so
+}
+
+// flush writes what was held back. The caller holds l.mu.
+func (l *logFile) flush() error {
+	if len(l.buffer) == 0 {
+		return nil
+	}
+	_, err := l.out.Write(l.buffer)
+	l.buffer = nil
+	return err
+}
+
+func ignoreCount(_ int, err error) error { return err }
 
 // reopen opens the file by its name again. If that fails the old one stays.
 func (l *logFile) reopen() error {
@@ -271,6 +311,7 @@ func (l *logFile) reopen() error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	_ = l.flush()
 	_ = l.file.Close()
 	l.out, l.file = f, f
 	return nil
@@ -280,8 +321,8 @@ func (l *logFile) reopen() error {
 // UTC.
 func newLogger(out *logFile, format string) *slog.Logger {
 	options := &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-		if t, ok := a.Value.Any().(time.Time); ok {
-			a.Value = slog.TimeValue(t.UTC())
+		if a.Key == slog.TimeKey && a.Value.Kind() == slog.KindTime {
+			a.Value = slog.TimeValue(a.Value.Time().UTC())
 		}
 		return a
 	}}
