@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Where pm may make cgroups (version 2), every task is born in one of its own.
+// Where pm may make cgroups (version 2), every task is born in one of its own,
+// and all of them lie in one that is the keeper's.
 // It holds also those who got rid of their tag, and cgroup.kill reaches all of
 // them at once. A cgroup is used for one task only: after cgroup.kill the kernel
 // kills whoever is later born in it (seen with Linux 6.18).
@@ -19,8 +20,8 @@ import (
 // cgroupPrefix begins the names of pm's cgroups.
 const cgroupPrefix = "pm-"
 
-// findCgroups returns the directory in which pm may make cgroups: that of its
-// own cgroup. It is empty if there is none, or pm may not.
+// findCgroups makes the cgroup below which pm makes those of tasks, inside pm's
+// own. It is empty if there is none, or pm may not.
 func findCgroups() string {
 	mount := cgroupMount()
 	own, err := os.ReadFile("/proc/self/cgroup")
@@ -33,17 +34,16 @@ func findCgroups() string {
 			continue
 		}
 		dir := filepath.Join(mount, path)
-		probe := filepath.Join(dir, cgroupPrefix+"probe-"+strconv.Itoa(os.Getpid()))
-		if os.Mkdir(probe, 0o755) != nil {
-			return ""
-		}
-		_ = os.Remove(probe)
 		// Putting a process there takes the right to write to both ends.
 		if unix.Access(filepath.Join(dir, "cgroup.procs"), unix.W_OK) != nil {
 			return ""
 		}
 		removeStale(dir)
-		return dir
+		ours, err := os.MkdirTemp(dir, fmt.Sprintf("%s%d-", cgroupPrefix, os.Getpid()))
+		if err != nil {
+			return ""
+		}
+		return ours
 	}
 	return ""
 }
@@ -62,15 +62,16 @@ func cgroupMount() string {
 	return ""
 }
 
-// removeStale removes the empty cgroups that an earlier pm left. One in use
-// cannot be removed.
+// removeStale removes the empty cgroups that an earlier pm left, one that lives
+// no more. One in use cannot be removed.
 func removeStale(dir string) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), cgroupPrefix) {
+		pid, _, ok := strings.Cut(strings.TrimPrefix(e.Name(), cgroupPrefix), "-")
+		if _, err := os.Stat("/proc/" + pid); ok && strings.HasPrefix(e.Name(), cgroupPrefix) && err != nil {
 			removeCgroup(filepath.Join(dir, e.Name()))
 		}
 	}
@@ -79,7 +80,7 @@ func removeStale(dir string) {
 // makeCgroup makes the cgroup of a task; empty if that fails, and the task then
 // does without.
 func makeCgroup(dir string, tag uint64) string {
-	path := filepath.Join(dir, fmt.Sprintf("%s%x", cgroupPrefix, tag))
+	path := dir + "/" + strconv.FormatUint(tag, 16)
 	if err := unix.Mkdir(path, 0o755); err != nil {
 		return ""
 	}

@@ -40,7 +40,10 @@ type killing struct {
 func (k *Keeper) janitor(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	var due time.Time // before it, only what is urgent is looked after
+	var (
+		due      time.Time // before it, only what is urgent is looked after
+		earliest time.Time // before it, no pass while leaders are dying
+	)
 	for {
 		select {
 		case <-ctx.Done():
@@ -63,20 +66,31 @@ func (k *Keeper) janitor(ctx context.Context) {
 			k.sweepUp()
 			continue
 		}
-		begin := time.Now()
-		next := k.pass()
 		// Deaths come in swarms; passes that follow each other at once would take
 		// the processor from them.
-		pause := min(time.Since(begin), retryMax)
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(pause):
+		if wait := time.Until(earliest); wait > 0 && k.dying() {
+			timer.Reset(wait)
+			continue
 		}
+		begin := time.Now()
+		next := k.pass()
+		earliest = time.Now().Add(min(2*time.Since(begin), retryMax))
 		if next >= 0 {
-			timer.Reset(max(next-pause, 0))
+			timer.Reset(next)
 		}
 	}
+}
+
+// dying reports whether a leader that was asked to end still lives.
+func (k *Keeper) dying() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, t := range k.tasks {
+		if t.urgent && !t.dead {
+			return true
+		}
+	}
+	return false
 }
 
 // sweepUp removes the cgroups of tasks that are gone.
@@ -125,8 +139,10 @@ func (k *Keeper) pass() time.Duration {
 		}
 	}
 	k.mu.Unlock()
+	// One read proves the cgroups of all tasks empty, when all stop together.
+	allEmpty := k.cgroups == "" || !populated(k.cgroups)
 	for _, t := range due {
-		if d := k.tend(t, found[t.tag]); d >= 0 {
+		if d := k.tend(t, found[t.tag], allEmpty); d >= 0 {
 			sooner(d)
 		}
 	}
@@ -156,36 +172,43 @@ func (k *Keeper) members() map[uint64][]int {
 }
 
 // tend does for one tree what a pass that found these members asks for, and
-// returns when to look again.
-func (k *Keeper) tend(t *tree, pids []int) time.Duration {
+// returns when to look again. allEmpty says that no task's cgroup has anybody.
+func (k *Keeper) tend(t *tree, pids []int, allEmpty bool) time.Duration {
 	k.mu.Lock()
 	dead, kill, ask := t.dead, t.killing, t.ask
 	k.mu.Unlock()
-	if len(pids) > 0 || !dead || t.clean > 0 { // the cgroup is asked once before the end, too
-		pids = union(pids, cgroupMembers(t.cgroup))
+	if !dead && !kill { // whoever got rid of the tag is asked when the leader is gone
+		return k.askTree(t, ask, pids)
 	}
 	pids = slices.DeleteFunc(pids, isZombie)
-	if len(pids) == 0 && dead {
-		return k.clean(t)
+	if len(pids) == 0 && dead && k.clean(t, allEmpty) {
+		return -1
 	}
+	if len(pids) == 0 && dead && t.clean > 0 {
+		return 0
+	}
+	pids = slices.DeleteFunc(union(pids, cgroupMembers(t.cgroup)), isZombie)
 	t.clean = 0
 	switch {
 	case kill:
 		return k.killTree(t, pids)
 	case ask != nil && !ask.done:
 		return k.askTree(t, ask, pids)
-	case dead:
-		return lingering
 	}
-	return -1
+	return lingering
 }
 
-// clean counts a pass that found nothing, and tells when it is enough.
-func (k *Keeper) clean(t *tree) time.Duration {
+// clean counts a pass that found nothing, and tells when it is enough: two such
+// passes, and an empty cgroup. It reports whether the end was told.
+func (k *Keeper) clean(t *tree, allEmpty bool) bool {
 	const enough = 2
 	t.clean++
 	if t.clean < enough {
-		return 0
+		return false
+	}
+	if t.cgroup != "" && !allEmpty && populated(t.cgroup) {
+		t.clean = 0
+		return false
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -195,7 +218,7 @@ func (k *Keeper) clean(t *tree) time.Duration {
 	} else {
 		k.tell(Event{ID: t.id, Kind: Empty, PID: t.pid, At: time.Now()})
 	}
-	return -1
+	return true
 }
 
 // killTree kills the members of a tree that one pass has found. A tree that

@@ -205,7 +205,7 @@ func (k *Keeper) Close() {
 	for _, t := range k.tasks {
 		t.closeFD()
 	}
-	for _, path := range k.spent {
+	for _, path := range append(k.spent, k.cgroups) {
 		removeCgroup(path)
 	}
 	k.spent = nil
@@ -469,7 +469,10 @@ func (k *Keeper) ended(t *tree, d death) {
 	t.dead = true
 	t.closeFD()
 	delete(k.leaders, t.pid)
-	left := k.orphans(t)
+	left := 0
+	if !t.urgent { // else its end is under way already
+		left = k.orphans(t)
+	}
 	k.tell(Event{ID: t.id, Kind: Exited, PID: t.pid, At: d.at, Status: statusOf(d.status), Left: left})
 	wake(k.passes)
 }
