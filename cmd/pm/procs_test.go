@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // processes lists the living processes of the machine that match, but for this
@@ -37,6 +41,42 @@ func processesOf(dir string) []int {
 		cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid))
 		return err == nil && (cwd == dir || strings.HasPrefix(cwd, dir+"/"))
 	})
+}
+
+// adoptOrphans makes this process the parent of every process of a script that
+// loses its own, and waits for those that end. Orphans become children of the
+// main thread; what the tests start themselves are children of other threads,
+// since the main thread is locked to a goroutine that starts nothing.
+func adoptOrphans() {
+	runtime.LockOSThread()
+	if syscall.Gettid() != os.Getpid() || unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != nil {
+		return
+	}
+	ended := make(chan os.Signal, 1)
+	signal.Notify(ended, syscall.SIGCHLD)
+	go func() { // ends with the process
+		for range ended {
+			for _, pid := range mainThreadChildren() {
+				_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
+			}
+		}
+	}()
+}
+
+// mainThreadChildren lists the children of this process's main thread.
+func mainThreadChildren() (list []int) {
+	data, _ := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/children", os.Getpid()))
+	for field := range strings.FieldsSeq(string(data)) {
+		if pid, err := strconv.Atoi(field); err == nil {
+			list = append(list, pid)
+		}
+	}
+	return list
+}
+
+// orphans lists the living processes that have come to this one.
+func orphans() []int {
+	return slices.DeleteFunc(mainThreadChildren(), func(pid int) bool { return !living(pid) })
 }
 
 // killAll kills what list lists until it lists nothing.

@@ -25,7 +25,16 @@ func TestMain(m *testing.M) {
 		// The race detector makes every program wait a second at its end.
 		_ = os.Setenv("GORACE", "atexit_sleep_ms=10")
 	}
-	testscript.Main(m, map[string]func(){"pm": pm, "actor": actor})
+	testscript.Main(tests{m}, map[string]func(){"pm": pm, "actor": actor})
+}
+
+// tests are what this binary runs when it is neither pm nor actor.
+type tests struct{ *testing.M }
+
+// Run runs them.
+func (m tests) Run() int {
+	adoptOrphans()
+	return m.M.Run()
 }
 
 // pm is the product. A daemon must not outlive a test that was killed, so it is
@@ -116,15 +125,16 @@ func noneLeft(t testing.TB, dir string) {
 	killAll(func() []int { return processesOf(dir) })
 }
 
-// noneOfOurs fails the test if any process runs a program of this test binary:
-// one that hides from noneLeft by another directory and another environment.
+// noneOfOurs fails the test if any process of any script lives that hides from
+// noneLeft by another directory and another environment: it runs a program of
+// this test binary, or has lost its parent and come to this process.
 func noneOfOurs(t *testing.T) {
 	bin := commandDir()
 	ours := func() []int {
-		return processes(func(pid int) bool {
+		return append(orphans(), processes(func(pid int) bool {
 			exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
 			return err == nil && bin != "" && filepath.Dir(exe) == bin
-		})
+		})...)
 	}
 	left := ours()
 	if len(left) == 0 {
