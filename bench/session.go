@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -139,14 +140,14 @@ func (s *session) started(ctx context.Context) (last int64, err error) {
 
 // failure tells what went wrong, and what the supervisor had to say of it.
 func (s *session) failure(what string) error {
-	said := ""
+	var said strings.Builder
 	for _, name := range []string{"output", "pm.log", "supervisord.log"} {
 		data, err := os.ReadFile(filepath.Join(s.dir, name))
 		if err == nil && len(data) > 0 {
-			said += fmt.Sprintf("\n%s ends with:\n%s", name, data[max(0, len(data)-1000):])
+			said.WriteString(fmt.Sprintf("\n%s ends with:\n%s", name, data[max(0, len(data)-1000):]))
 		}
 	}
-	return fmt.Errorf("%s with %d programs: %s%s", s.sup.name, s.load.n, what, said)
+	return fmt.Errorf("%s with %d programs: %s%s", s.sup.name, s.load.n, what, said.String())
 }
 
 // stop has the supervisor stop all programs and end, and returns how long that
