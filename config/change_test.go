@@ -33,22 +33,30 @@ func TestDiff(t *testing.T) {
 		{"respawn", web + `umask = "022"`, web + `umask = "077"`, []string{`respawn web: umask: "022" -> "077"`}},
 		{"respawn wins", web, web + "stoptime = 3\nworkingdir = \"/\"\n", []string{`respawn web: stoptime: "10s" -> "3s"; workingdir: unset -> "/"`}},
 		{"output", web, web + "stdout = \"/tmp/x\"\n", []string{`respawn web: stdout: unset -> "/tmp/x"`}},
-		{"env names only", web + `env = { A = "1", B = "s", C = "3" }`, web + `env = { A = "1", B = "t", D = "4" }`,
-			[]string{"respawn web: env: B changed; env: C removed; env: D added"}},
-		{"labels", web + `labels = { a = "1", token = "x" }`, web + `labels = { a = "2", token = "y" }`,
-			[]string{`live web: labels.a: "1" -> "2"; labels: token changed`}},
+		{
+			"env names only", web + `env = { A = "1", B = "s", C = "3" }`, web + `env = { A = "1", B = "t", D = "4" }`,
+			[]string{"respawn web: env: B changed; env: C removed; env: D added"},
+		},
+		{
+			"labels", web + `labels = { a = "1", token = "x" }`, web + `labels = { a = "2", token = "y" }`,
+			[]string{`live web: labels.a: "1" -> "2"; labels: token changed`},
+		},
 		{"cmd", web, "[programs.web]\ncmd = \"false\"\n", []string{`respawn web: cmd: "true" -> "false"`}},
 		{"cmd with a secret", web, "[programs.web]\ncmd = \"true --password=x\"\n", []string{`respawn web: cmd: changed`}},
 		{"limits", web, web + "limits.nofile = 5\n", []string{`respawn web: limits.nofile: unset -> 5`}},
-		{"added, removed", "[programs.a]\ncmd = \"a\"\nnumprocs = 2\n", "[programs.b]\ncmd = \"b\"\n",
-			[]string{"stop a:0: program removed", "stop a:1: program removed", "start b: program added"}},
+		{
+			"added, removed", "[programs.a]\ncmd = \"a\"\nnumprocs = 2\n", "[programs.b]\ncmd = \"b\"\n",
+			[]string{"stop a:0: program removed", "stop a:1: program removed", "start b: program added"},
+		},
 		{"grow", web + "numprocs = 2\n", web + "numprocs = 3\n", []string{"keep web:0", "keep web:1", "scale web:2: numprocs: 2 -> 3"}},
 		{"shrink", web + "numprocs = 3\n", web + "numprocs = 2\n", []string{"keep web:0", "keep web:1", "scale web:2: numprocs: 3 -> 2"}},
 		{"grow from one", web, web + "numprocs = 2\n", []string{"keep web:0: renamed from web by numprocs: 1 -> 2", "scale web:1: numprocs: 1 -> 2"}},
 		{"shrink to one", web + "numprocs = 2\n", web, []string{"keep web: renamed from web:0 by numprocs: 2 -> 1", "scale web:1: numprocs: 2 -> 1"}},
 		{"none", web, web + "numprocs = 0\n", []string{"scale web: numprocs: 1 -> 0"}},
-		{"grow and live", web + "numprocs = 2\n", web + "numprocs = 3\nstoptime = 3\n",
-			[]string{`live web:0: stoptime: "10s" -> "3s"`, `live web:1: stoptime: "10s" -> "3s"`, "scale web:2: numprocs: 2 -> 3"}},
+		{
+			"grow and live", web + "numprocs = 2\n", web + "numprocs = 3\nstoptime = 3\n",
+			[]string{`live web:0: stoptime: "10s" -> "3s"`, `live web:1: stoptime: "10s" -> "3s"`, "scale web:2: numprocs: 2 -> 3"},
+		},
 	} {
 		if got := plan(t, c.old, c.updated); !slices.Equal(got, c.want) {
 			t.Errorf("%s:\ngot  %q\nwant %q", c.name, got, c.want)

@@ -196,8 +196,10 @@ supervisord.conf:7:1: programs.x.umask: "9": not an octal mode (accepted: 000 to
 supervisord.conf:8:1: program:x.environment: not a list of KEY="value" with commas`},
 		{"Procfile", "web bundle\na b: c\n", `Procfile:1:1: "web bundle": no : in the line (accepted: name: command)
 Procfile:2:1: programs: "a b": not a name for a program (accepted: ` + namesAccept + `)`},
-		{"a.conf", "[program:a]\ncommand=a\nnumprocs=%(ENV_N)s\n",
-			`a.conf:3:1: programs.a.numprocs: "${N}": not a whole number (accepted: 0 to 10000; a conversion cannot look variables up: write the value)`},
+		{
+			"a.conf", "[program:a]\ncommand=a\nnumprocs=%(ENV_N)s\n",
+			`a.conf:3:1: programs.a.numprocs: "${N}": not a whole number (accepted: 0 to 10000; a conversion cannot look variables up: write the value)`,
+		},
 		{"tm.yaml", "programs:\n  a:\n    cmd: 'true'\n    umask: 9\n", `tm.yaml:4:12: programs.a.umask: "9": not an octal mode (accepted: 000 to 777)`},
 	} {
 		_, _, err := Convert(c.name, []byte(c.text), "")

@@ -273,8 +273,10 @@ func check(p *Program) []Problem {
 		problems = append(problems, Problem{Key: "cmd", Message: "missing", Accepted: "a program to run and its arguments"})
 	}
 	if p.Backoff.Max < p.Backoff.Initial {
-		problems = append(problems, Problem{Key: "backoff.max", Value: formatDuration(p.Backoff.Max),
-			Message: "shorter than backoff.initial, " + formatDuration(p.Backoff.Initial)})
+		problems = append(problems, Problem{
+			Key: "backoff.max", Value: formatDuration(p.Backoff.Max),
+			Message: "shorter than backoff.initial, " + formatDuration(p.Backoff.Initial),
+		})
 	}
 	return problems
 }

@@ -9,8 +9,11 @@ import (
 // JSONSchema returns the JSON Schema of a config file, for editors and for
 // checks outside of pm. A string may hold references wherever it stands.
 func JSONSchema() []byte {
-	programs := pairs{{"type", "object"}, {"description", "What to run, by name."},
-		{"additionalProperties", schemaOf(programFields)}}
+	programs := pairs{
+		{"type", "object"},
+		{"description", "What to run, by name."},
+		{"additionalProperties", schemaOf(programFields)},
+	}
 	properties := pairs{{"programs", programs}, {"daemon", schemaOf(daemonFields)}, {"email", schemaOfEmail()}}
 	for _, f := range topFields {
 		properties = append(properties, pair{f.key, schemaOfField(f)})

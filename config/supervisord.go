@@ -44,8 +44,10 @@ func fromSupervisord(r *reader, name, text string, f *File) {
 	sections, problems := parseINI(name, text)
 	r.problems = append(r.problems, problems...)
 	at := pos{name, 1, 1}
-	s := &supervisord{r: r, sections: sections, groups: map[string]string{},
-		programs: &node{pos: at, kind: tableNode}, daemon: &node{pos: at, kind: tableNode}}
+	s := &supervisord{
+		r: r, sections: sections, groups: map[string]string{},
+		programs: &node{pos: at, kind: tableNode}, daemon: &node{pos: at, kind: tableNode},
+	}
 	s.each("group", s.group)
 	s.each("supervisord", s.global)
 	s.each("unix_http_server", s.server)

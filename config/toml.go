@@ -54,8 +54,10 @@ func (t *tomlTree) doubles(doubles []twice) ([]Problem, string) {
 
 // duplicate is the fault of a key that stands twice.
 func duplicate(at pos, key string, first pos) Problem {
-	return Problem{File: at.file, Line: at.line, Column: at.column,
-		Message: fmt.Sprintf("duplicate key %q: it stands at %s already", key, first), Suggestion: "remove one of them"}
+	return Problem{
+		File: at.file, Line: at.line, Column: at.column,
+		Message: fmt.Sprintf("duplicate key %q: it stands at %s already", key, first), Suggestion: "remove one of them",
+	}
 }
 
 // syntax turns the library's error into a problem with its place.

@@ -136,7 +136,7 @@ func TestAdversary(t *testing.T) {
 	for trial := range *trials {
 		a := newArena(t)
 		id := fmt.Sprintf("adversary-%d", trial)
-		k.Spawn(id, run(path, a.path, strconv.Itoa(*crowd), "1000000"))
+		k.Spawn(id, 0, run(path, a.path, strconv.Itoa(*crowd), "1000000"))
 		in.next(id, Spawned)
 		a.await(*crowd * 9 / 10)
 		if n := len(a.survivors()); n < *crowd/2 {
@@ -196,8 +196,10 @@ func TestAdversaryUnprivileged(t *testing.T) {
 		}
 	}
 	nobody := uint32(100_000 + os.Getpid()) // a user of its own
-	child, err := os.StartProcess(copied, []string{"proc.test", "-test.run", "^TestAdversary$", "-test.v",
-		"-trials", strconv.Itoa(*trials), "-crowd", strconv.Itoa(*crowd)}, &os.ProcAttr{
+	child, err := os.StartProcess(copied, []string{
+		"proc.test", "-test.run", "^TestAdversary$", "-test.v",
+		"-trials", strconv.Itoa(*trials), "-crowd", strconv.Itoa(*crowd),
+	}, &os.ProcAttr{
 		Dir: dir, Env: []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + dir, "HOME=" + dir},
 		Files: []*os.File{nil, os.Stderr, os.Stderr},
 		Sys:   &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}},

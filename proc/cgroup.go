@@ -130,7 +130,7 @@ func cgroupMembers(path string) (pids []int) {
 	if err != nil {
 		return nil
 	}
-	for _, field := range bytes.Fields(data) {
+	for field := range bytes.FieldsSeq(data) {
 		if pid, err := strconv.Atoi(string(field)); err == nil && pid > 0 {
 			pids = append(pids, pid)
 		}

@@ -42,12 +42,14 @@ type Keeper struct {
 	leaders   map[int]*tree
 	tagged    map[uint64]*tree
 	unclaimed map[int]death // ended before their spawner wrote them down
-	spawning  int
+	spawning  int           // how many requests are being carried out, all of
+	rank      int           // this rank
 }
 
 // request is a spawn that waits for a spawner.
 type request struct {
 	id      string
+	rank    int
 	prepare func() (*Command, error)
 }
 
@@ -215,14 +217,17 @@ func (k *Keeper) Close() {
 // turn comes, outside the caller's goroutine, and may read files; its error
 // makes the task Failed. Spawning an id that lives does nothing, so that the
 // request may be repeated. Exactly one of Spawned and Failed answers.
-func (k *Keeper) Spawn(id string, prepare func() (*Command, error)) {
+//
+// Requests are carried out in order, but those of the same rank that follow each
+// other may overtake each other.
+func (k *Keeper) Spawn(id string, rank int, prepare func() (*Command, error)) {
 	k.mu.Lock()
 	if k.tasks[id] != nil {
 		k.mu.Unlock()
 		return
 	}
 	k.tasks[id] = &tree{id: id, pidfd: -1}
-	k.queue = append(k.queue, request{id, prepare})
+	k.queue = append(k.queue, request{id, rank, prepare})
 	k.mu.Unlock()
 	wake(k.spawnable)
 }
@@ -325,10 +330,11 @@ func (k *Keeper) spawner(ctx context.Context, s *slots) {
 func (k *Keeper) nextRequest() (request, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if len(k.queue) == 0 {
+	if len(k.queue) == 0 || k.spawning > 0 && k.queue[0].rank != k.rank {
 		return request{}, false
 	}
 	req := k.queue[0]
+	k.rank = req.rank
 	k.queue[0] = request{}
 	k.queue = k.queue[1:]
 	if len(k.queue) > 0 {

@@ -83,9 +83,9 @@ func read(t *testing.T, fd int) string {
 func TestSpawnAndExit(t *testing.T) {
 	k := keeper(t)
 	in := &inbox{t: t, k: k}
-	k.Spawn("a", run("sh", "-c", "exit 3"))
-	k.Spawn("a", run("sh", "-c", "exit 4")) // the id lives: nothing happens
-	k.Spawn("b", run("sh", "-c", "kill -SEGV $$"))
+	k.Spawn("a", 0, run("sh", "-c", "exit 3"))
+	k.Spawn("a", 0, run("sh", "-c", "exit 4")) // the id lives: nothing happens
+	k.Spawn("b", 0, run("sh", "-c", "kill -SEGV $$"))
 	if pid := in.next("a", Spawned).PID; pid <= 0 {
 		t.Errorf("pid %d", pid)
 	}
@@ -112,7 +112,7 @@ func TestChildCircumstances(t *testing.T) {
 	umask, nice := 0o027, 5
 	before := unix.Umask(0)
 	unix.Umask(before)
-	k.Spawn("a", func() (*Command, error) {
+	k.Spawn("a", 0, func() (*Command, error) {
 		return &Command{
 			Argv:   []string{"sh", "-c", "umask; pwd; nice; ulimit -n; echo $X; cat; ps -o sid= -p $$ | tr -d ' '; echo $$ >&2"},
 			Env:    append(os.Environ(), "X=1", "X=2"),
@@ -138,7 +138,7 @@ func TestChildCircumstances(t *testing.T) {
 func TestInheritedFileLimit(t *testing.T) {
 	k := keeper(t)
 	in := &inbox{t: t, k: k}
-	k.Spawn("a", func() (*Command, error) {
+	k.Spawn("a", 0, func() (*Command, error) {
 		return &Command{Argv: []string{"sh", "-c", "ulimit -n"}, Env: os.Environ(), Stdout: Stdio{Kind: Pipe}}, nil
 	})
 	soft, _ := inherited.NoFile()
@@ -188,7 +188,7 @@ func TestFailures(t *testing.T) {
 		"limit":       {Command{Argv: []string{"true"}, Limits: map[int]Limit{unix.RLIMIT_NOFILE: {9, 3}}, Nice: &nice}, `limits.nofile: invalid argument`, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			k.Spawn(name, func() (*Command, error) { return &c.command, nil })
+			k.Spawn(name, 0, func() (*Command, error) { return &c.command, nil })
 			e := (&inbox{t: t, k: k, events: in.events}).next(name, Failed)
 			if e.Err.Error() != c.want {
 				t.Errorf("error %q, want %q", e.Err, c.want)
@@ -203,10 +203,10 @@ func TestFailures(t *testing.T) {
 func TestNoPipeStaysOpen(t *testing.T) {
 	k := keeper(t)
 	in := &inbox{t: t, k: k}
-	k.Spawn("a", func() (*Command, error) {
+	k.Spawn("a", 0, func() (*Command, error) {
 		return &Command{Argv: []string{"true"}, Env: os.Environ(), Stdout: Stdio{Kind: Pipe}}, nil
 	})
-	k.Spawn("b", run("sleep", "1000"))
+	k.Spawn("b", 0, run("sleep", "1000"))
 	if got := read(t, in.next("a", Spawned).Stdout); got != "" { // returns only when no one holds the pipe
 		t.Errorf("read %q", got)
 	}
@@ -224,7 +224,7 @@ func TestKillFindsWhoHides(t *testing.T) {
 	k := keeper(t)
 	in := &inbox{t: t, k: k}
 	file := filepath.Join(t.TempDir(), "pid")
-	k.Spawn("a", run("sh", "-c", `
+	k.Spawn("a", 0, run("sh", "-c", `
 		(setsid env -i /bin/sh -c 'trap "" TERM HUP INT; echo $$ >`+file+`.tmp; mv `+file+`.tmp `+file+`; while :; do sleep 1000; done' &) &
 		while ! test -e `+file+`; do :; done; exit 7`))
 	in.next("a", Spawned)
@@ -247,7 +247,7 @@ func TestKillFindsWhoHides(t *testing.T) {
 func TestTerminateExcludes(t *testing.T) {
 	k := keeper(t)
 	in := &inbox{t: t, k: k}
-	k.Spawn("a", func() (*Command, error) {
+	k.Spawn("a", 0, func() (*Command, error) {
 		return &Command{
 			Argv: []string{"sh", "-c", `trap 'echo parent; wait; exit 0' TERM; (trap 'echo child; exit 0' TERM; sleep 1000 & echo ready; wait) & wait`},
 			Env:  os.Environ(), Stdout: Stdio{Kind: Pipe},
@@ -289,7 +289,7 @@ func TestListenDescriptors(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	k.Spawn("a", func() (*Command, error) {
+	k.Spawn("a", 0, func() (*Command, error) {
 		return &Command{
 			Argv: []string{"sh", "-c", `test "$LISTEN_PID" = $$ && echo $LISTEN_FDS; cat <&3; ls /proc/self/fd | tr "\n" " "`},
 			Env:  append(os.Environ(), "LISTEN_PID=1", "LISTEN_FDS=9"), Listen: []*os.File{f},

@@ -75,7 +75,7 @@ func threadChildren(dir string, tid int) []int {
 		return nil
 	}
 	var out []int
-	for _, field := range bytes.Fields(data) {
+	for field := range bytes.FieldsSeq(data) {
 		if pid, err := strconv.Atoi(string(field)); err == nil {
 			out = append(out, pid)
 		}

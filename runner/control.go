@@ -342,6 +342,8 @@ func (g *Group) Wait(ctx context.Context, sel []Selector, running bool) ([]Outco
 			return i.outcome(Done, string(i.status)), true
 		case running && i.status == task.StatusFatal:
 			return i.outcome(StartFailed, string(i.status)+withDetail(i.detail)), true
+		case i.dropped:
+			return i.outcome(CannotDo, "no longer in the configuration"), true
 		}
 		return Outcome{}, false
 	})

@@ -19,7 +19,7 @@ import (
 // Its methods do not block; what comes of them arrives through Take, of which
 // Ready tells.
 type Host interface {
-	Spawn(id string, prepare func() (*proc.Command, error))
+	Spawn(id string, rank int, prepare func() (*proc.Command, error))
 	Signal(id string, sig syscall.Signal) error
 	Terminate(id string, sig syscall.Signal, exclude []string)
 	Kill(id string)
@@ -338,6 +338,7 @@ func (g *Group) drop(i *instance) {
 	g.timers.clear(i)
 	delete(g.slots, slot{i.program.Name, i.index})
 	g.order = slices.DeleteFunc(g.order, func(o *instance) bool { return o == i })
+	i.dropped = true
 	g.dropped(i.program.Name, i.index)
 	i.tell(EventRemoved, "")
 	i.changed()

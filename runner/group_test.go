@@ -55,7 +55,7 @@ func (h *fakeHost) tell(e proc.Event) {
 	}
 }
 
-func (h *fakeHost) Spawn(id string, _ func() (*proc.Command, error)) {
+func (h *fakeHost) Spawn(id string, _ int, _ func() (*proc.Command, error)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.spawns++

@@ -35,6 +35,7 @@ type instance struct {
 	again bool
 	// removing says that the instance goes away once it is stopped.
 	removing bool
+	dropped  bool // it has gone away
 
 	taskID    string
 	taskState task.State
@@ -160,7 +161,7 @@ func (i *instance) launch() {
 	i.status, i.since, i.detail = task.StatusStarting, time.Now(), ""
 	i.group.byTask[i.taskID] = i
 	program, index := i.program, i.index
-	i.group.host.Spawn(i.taskID, func() (*proc.Command, error) { return program.Command(index) })
+	i.group.host.Spawn(i.taskID, program.Priority, func() (*proc.Command, error) { return program.Command(index) })
 }
 
 // spawned: the process runs.

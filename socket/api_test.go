@@ -33,12 +33,25 @@ func TestRoutesAreDocumented(t *testing.T) {
 func TestFieldsAreDocumented(t *testing.T) {
 	doc := apiDoc(t)
 	for _, v := range []any{
-		Status{}, DaemonInfo{}, Instance{}, Exit{}, Event{}, Request{}, Result{}, Outcome{}, WaitRequest{},
-		ReloadRequest{}, Plan{}, Action{}, LogLine{}, Problem{}, Version{},
+		Status{},
+		DaemonInfo{},
+		Instance{},
+		Exit{},
+		Event{},
+		Request{},
+		Result{},
+		Outcome{},
+		WaitRequest{},
+		ReloadRequest{},
+		Plan{},
+		Action{},
+		LogLine{},
+		Problem{},
+		Version{},
 	} {
 		typ := reflect.TypeOf(v)
-		for i := range typ.NumField() {
-			name, _, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ",")
+		for field := range typ.Fields() {
+			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 			if name != "" && !strings.Contains(doc, "| `"+name+"` |") && !strings.Contains(doc, "| `daemon."+name+"` |") {
 				t.Errorf("%s: no row for %q", typ, name)
 			}

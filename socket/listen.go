@@ -260,7 +260,7 @@ func (l *listener) served(conn net.Conn) error {
 	return &Problem{
 		Message: fmt.Sprintf("cannot listen on %s: already served by %s", l.path, who),
 		Hint:    fmt.Sprintf("end it with: pm --socket %s shutdown, or name another path with --socket or PM_SOCKET", l.path),
-		Code:    CodeFailed,
+		Code:    CodeUsage,
 	}
 }
 

@@ -257,7 +257,10 @@ func (d *daemon) runMailer(ctx context.Context) error {
 	if d.mailer == nil {
 		return nil
 	}
-	return d.mailer.Run(ctx)
+	if err := d.mailer.Run(ctx); err != nil { // no reason for the daemon to fail
+		d.log.Error("mail", "error", err)
+	}
+	return nil
 }
 
 func newMailer(c config.Email, log *slog.Logger) (*alert.Mailer, error) {
