@@ -24,7 +24,7 @@ const cgroupPrefix = "pm-"
 // own. It is empty if there is none, or pm may not.
 func findCgroups() string {
 	mount := cgroupMount()
-	own, err := os.ReadFile("/proc/self/cgroup")
+	own, err := slurp("/proc/self/cgroup")
 	if mount == "" || err != nil {
 		return ""
 	}
@@ -50,7 +50,7 @@ func findCgroups() string {
 
 // cgroupMount returns where the cgroup2 hierarchy is mounted.
 func cgroupMount() string {
-	mounts, err := os.ReadFile("/proc/self/mounts")
+	mounts, err := slurp("/proc/self/mounts")
 	if err != nil {
 		return ""
 	}
@@ -79,8 +79,8 @@ func removeStale(dir string) {
 
 // makeCgroup makes the cgroup of a task; empty if that fails, and the task then
 // does without.
-func makeCgroup(dir string, tag uint64) string {
-	path := dir + "/" + strconv.FormatUint(tag, 16)
+func makeCgroup(dir string, number uint64) string {
+	path := dir + "/" + strconv.FormatUint(number, 10)
 	if err := unix.Mkdir(path, 0o755); err != nil {
 		return ""
 	}
@@ -126,7 +126,7 @@ func cgroupMembers(path string) (pids []int) {
 	if path == "" || !populated(path) {
 		return nil
 	}
-	data, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+	data, err := slurp(filepath.Join(path, "cgroup.procs"))
 	if err != nil {
 		return nil
 	}
@@ -147,13 +147,13 @@ func cgroupMembers(path string) (pids []int) {
 // populated reports whether a living process is in a cgroup or below it. What
 // cannot be read counts as empty: the tags still tell.
 func populated(path string) bool {
-	data, err := os.ReadFile(filepath.Join(path, "cgroup.events"))
+	data, err := slurp(filepath.Join(path, "cgroup.events"))
 	return err == nil && bytes.Contains(data, []byte("populated 1"))
 }
 
 // inCgroup reports whether a process is in a cgroup or below it.
 func inCgroup(pid int, path string) bool {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	data, err := slurp("/proc/" + strconv.Itoa(pid) + "/cgroup")
 	if err != nil {
 		return false
 	}

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,6 +35,8 @@ type Keeper struct {
 
 	mu        sync.Mutex // guards all below
 	tags      *tagSpan   // nil: no tags left at this depth
+	made      uint64     // cgroups, for their names
+	spare     string     // a cgroup that nobody has used; empty: none
 	spent     []string   // cgroups of tasks that are gone, to be removed
 	cgroups   string     // where a cgroup for each task can be made; empty: nowhere
 	queue     []request
@@ -159,6 +162,7 @@ func newKeeper(log *slog.Logger, waits int) (*Keeper, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("cannot become a child subreaper: %w", err)
 	}
+	quietDeaths()
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &Keeper{
 		log:       log,
@@ -207,7 +211,7 @@ func (k *Keeper) Close() {
 	for _, t := range k.tasks {
 		t.closeFD()
 	}
-	for _, path := range append(k.spent, k.cgroups) {
+	for _, path := range append(k.spent, k.spare, k.cgroups) {
 		removeCgroup(path)
 	}
 	k.spent = nil
@@ -319,6 +323,7 @@ func (k *Keeper) spawner(ctx context.Context, s *slots) {
 			k.start(s, req)
 			continue
 		}
+		k.prepare()
 		select {
 		case <-ctx.Done():
 			return
@@ -397,9 +402,43 @@ func (k *Keeper) takeTag(id string) (tag uint64, cgroup string) {
 	if k.cgroups == "" || tag == 0 {
 		return tag, ""
 	}
-	cgroup = makeCgroup(k.cgroups, tag) // nobody else looks at it before the task is there
-	t.cgroup = cgroup
+	cgroup = k.takeCgroup()
+	t.cgroup = cgroup // nobody else looks at it before the task is there
 	return tag, cgroup
+}
+
+// takeCgroup returns the spare cgroup, or makes one.
+func (k *Keeper) takeCgroup() string {
+	k.mu.Lock()
+	spare := k.spare
+	k.spare = ""
+	k.made++
+	number := k.made
+	k.mu.Unlock()
+	if spare != "" {
+		return spare
+	}
+	return makeCgroup(k.cgroups, number)
+}
+
+// prepare makes a spare cgroup in a quiet moment, so that the replacement of a
+// program that has died need not wait for one.
+func (k *Keeper) prepare() {
+	k.mu.Lock()
+	wanted := k.cgroups != "" && k.spare == ""
+	k.made++
+	number := k.made
+	k.mu.Unlock()
+	if !wanted {
+		return
+	}
+	fresh := makeCgroup(k.cgroups, number)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.spare != "" {
+		k.spent = append(k.spent, k.spare)
+	}
+	k.spare = fresh
 }
 
 // discard makes sure that the end of a child that failed before its execve is
@@ -413,6 +452,13 @@ func (k *Keeper) discard(pid int) {
 		return
 	}
 	k.leaders[pid] = nil
+}
+
+// quietDeaths gives SIGCHLD its default action, which is nothing: the Go runtime
+// handles it for those who ask for it, and its handler would run at every death.
+func quietDeaths() {
+	var action [4]uint64 // struct sigaction of the kernel: SIG_DFL
+	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGCHLD), uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0)
 }
 
 // reaper collects every child that ends: programs, and orphans of theirs that

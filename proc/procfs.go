@@ -5,7 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -23,10 +23,33 @@ type stat struct {
 
 var errStat = errors.New("not the text of /proc/PID/stat")
 
+// slurp reads a small file of the kernel's. Unlike os.ReadFile it does not ask
+// the network poller about it, which is four of seven system calls.
+func slurp(path string) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	data := make([]byte, 0, 512)
+	for {
+		n, err := unix.Read(fd, data[len(data):cap(data)])
+		if err == unix.EINTR {
+			continue
+		}
+		if n <= 0 || err != nil {
+			return data, err
+		}
+		if data = data[:len(data)+n]; len(data) == cap(data) {
+			data = slices.Grow(data, len(data))
+		}
+	}
+}
+
 // readStat reads the stat of a process; an error is fs.ErrNotExist or ESRCH
 // when there is none.
 func readStat(pid int) (stat, error) {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	data, err := slurp("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return stat{}, err
 	}
@@ -70,7 +93,7 @@ func children(pid int) []int {
 }
 
 func threadChildren(dir string, tid int) []int {
-	data, err := os.ReadFile(dir + "/" + strconv.Itoa(tid) + "/children")
+	data, err := slurp(dir + "/" + strconv.Itoa(tid) + "/children")
 	if err != nil {
 		return nil
 	}

@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 
@@ -96,7 +95,7 @@ func readTag(pid int) (uint64, error) {
 }
 
 func readTagFile(pid int) (uint64, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", pid))
+	data, err := slurp(fmt.Sprintf("/proc/%d/limits", pid))
 	if err != nil {
 		return 0, err
 	}

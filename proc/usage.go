@@ -16,7 +16,7 @@ type Usage struct {
 
 // UsageOf reads what a process has used, from /proc/PID/stat (proc_pid_stat(5)).
 func UsageOf(pid int) (Usage, error) {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	data, err := slurp("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return Usage{}, err
 	}
