@@ -69,6 +69,9 @@ func TestScripts(t *testing.T) {
 	})
 }
 
+// longest is what a script may take on a busy machine.
+const longest = 3 * time.Minute
+
 // setup gives a script its own socket, state and home, and checks at its end
 // that nothing of it is left.
 func setup(e *testscript.Env) error {
@@ -96,7 +99,13 @@ func setup(e *testscript.Env) error {
 		e.Setenv(key, value)
 	}
 	t := e.T().(testing.TB)
+	// testscript would wait for ever for a process that holds a stream open.
+	watchdog := time.AfterFunc(longest, func() {
+		t.Errorf("not done after %s; killing %s", longest, strings.Join(describe(processesOf(e.WorkDir)), ", "))
+		killAll(func() []int { return processesOf(e.WorkDir) })
+	})
 	e.Defer(func() { // the first, so it runs last
+		watchdog.Stop()
 		_ = os.RemoveAll(dir)
 		noneLeft(t, e.WorkDir)
 	})
@@ -105,8 +114,8 @@ func setup(e *testscript.Env) error {
 
 // shortTemp is where a socket's path stays below the kernel's 107 bytes.
 func shortTemp() string {
-	const longest = 60
-	if dir := os.TempDir(); len(dir) <= longest {
+	const fits = 60
+	if dir := os.TempDir(); len(dir) <= fits {
 		return dir
 	}
 	return "/tmp"
@@ -131,10 +140,11 @@ func noneLeft(t testing.TB, dir string) {
 func noneOfOurs(t *testing.T) {
 	bin := commandDir()
 	ours := func() []int {
-		return append(orphans(), processes(func(pid int) bool {
+		adopted := orphans()
+		return processes(func(pid int) bool {
 			exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-			return err == nil && bin != "" && filepath.Dir(exe) == bin
-		})...)
+			return slices.Contains(adopted, pid) || err == nil && bin != "" && filepath.Dir(exe) == bin
+		})
 	}
 	left := ours()
 	if len(left) == 0 {
