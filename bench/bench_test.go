@@ -259,7 +259,7 @@ func TestMedianAndNumber(t *testing.T) {
 
 func TestTableAndJSON(t *testing.T) {
 	one, yes := 1.0, true
-	r := machineReport{
+	r := report{
 		Date: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Machine: "a machine", Notes: []string{"a note"},
 		Rows: []result{{Name: "start", What: "start many", Unit: "ms", Floor: &one, PM: &one, Ratio: &one, Wanted: "≤ 2 × floor", Met: &yes, Samples: 3}},
 	}
@@ -269,8 +269,8 @@ func TestTableAndJSON(t *testing.T) {
 	}
 	want := `2026-01-02, a machine
 
-row    what        unit  floor  pm  supervisor  pm/floor  wanted       met
-start  start many  ms    1      1   –           1         ≤ 2 × floor  yes
+row    what        unit  floor  pm  supervisor  pm/floor  at best  wanted       met
+start  start many  ms    1      1   –           1         –        ≤ 2 × floor  yes
 
 note: a note
 `

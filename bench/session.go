@@ -95,33 +95,33 @@ func (s *session) watch() {
 	_ = s.conn.SetReadDeadline(time.Now())
 }
 
-// report is what a program says of its start.
-type report struct {
+// birth is what a program says of its start.
+type birth struct {
 	pid int
 	at  int64
 }
 
 // next waits for a program to tell of its start.
-func (s *session) next(ctx context.Context) (report, error) {
+func (s *session) next(ctx context.Context) (birth, error) {
 	_ = s.conn.SetReadDeadline(time.Now().Add(patience))
 	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetReadDeadline(time.Now()) })
 	defer stop()
 	select {
 	case <-s.ended: // before the deadline was set
-		return report{}, s.failure("it has ended")
+		return birth{}, s.failure("it has ended")
 	default:
 	}
 	var message [16]byte
 	n, err := s.conn.Read(message[:])
 	switch {
 	case ctx.Err() != nil:
-		return report{}, context.Cause(ctx)
+		return birth{}, context.Cause(ctx)
 	case err != nil:
-		return report{}, s.failure(fmt.Sprintf("no program has told of its start: %v", err))
+		return birth{}, s.failure(fmt.Sprintf("no program has told of its start: %v", err))
 	case n != len(message):
-		return report{}, s.failure(fmt.Sprintf("a program told %d bytes of its start, not %d", n, len(message)))
+		return birth{}, s.failure(fmt.Sprintf("a program told %d bytes of its start, not %d", n, len(message)))
 	}
-	return report{int(binary.NativeEndian.Uint64(message[:])), int64(binary.NativeEndian.Uint64(message[8:]))}, nil
+	return birth{int(binary.NativeEndian.Uint64(message[:])), int64(binary.NativeEndian.Uint64(message[8:]))}, nil
 }
 
 // started waits until all programs have started, and returns when the last did.
