@@ -2,14 +2,18 @@ package subcmd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
+	"pm.example/proc"
 	"pm.example/socket"
 )
 
@@ -21,6 +25,7 @@ type env struct {
 
 	socketGlobal  string // --socket before the command's name
 	socketCommand string // --socket after it
+	version       bool   // --version in place of a command
 }
 
 // Main runs pm with its arguments, of which the first is its own name, and
@@ -44,6 +49,7 @@ func commands(e *env) []*cli.Command {
 		daemonCommand(e),
 		eventsCommand(e),
 		execCommand(e),
+		helpCommand(),
 		logsCommand(e),
 		pidCommand(e),
 		reloadCommand(e),
@@ -85,62 +91,166 @@ cannot be reached; 6 permission denied; 7 start failed; 8 timed out.`,
 		DisableSliceFlagSeparator: true,
 		ExitErrHandler:            func(*cli.Context, error) {}, // the library would end the process
 		OnUsageError:              onUsageError,
-		Flags:                     []cli.Flag{socketFlag(&e.socketGlobal)},
+		Flags:                     []cli.Flag{socketFlag(&e.socketGlobal), versionFlag(&e.version), cli.HelpFlag},
 		Commands:                  commands(e),
 		Action: func(c *cli.Context) error {
-			if !c.Args().Present() {
+			switch {
+			case e.version:
+				return runVersion(e, false)
+			case !c.Args().Present():
 				return cli.ShowAppHelp(c)
 			}
-			return unknownCommand(c.App.Commands, c.Args().First())
+			return unknownCommand("pm", c.App.Commands, c.Args().First())
 		},
 	}
 	for _, c := range app.Commands {
-		defaults(c)
+		defaults("pm", c)
 	}
 	return app
 }
 
-// defaults puts on a command what the library would do differently.
-func defaults(c *cli.Command) {
+// defaults puts on a command, and on those below it, what the library would do
+// differently. parent is what is written before its name.
+func defaults(parent string, c *cli.Command) {
+	name := parent + " " + c.Name
 	c.HideHelpCommand = true // a program may be called help
+	c.ArgsUsage = strings.TrimSpace(c.ArgsUsage)
 	c.OnUsageError = onUsageError
+	for n, f := range c.Flags {
+		c.Flags[n] = plainFlag(f)
+	}
 	for _, sub := range c.Subcommands {
-		defaults(sub)
+		defaults(name, sub)
 	}
 	if len(c.Subcommands) > 0 && c.Action == nil {
 		c.Action = func(ctx *cli.Context) error {
 			if !ctx.Args().Present() {
 				return cli.ShowSubcommandHelp(ctx)
 			}
-			return unknownCommand(c.Subcommands, ctx.Args().First())
+			return unknownCommand(name, c.Subcommands, ctx.Args().First())
 		}
 	}
 }
 
-func onUsageError(c *cli.Context, err error, _ bool) error {
-	name := strings.TrimSpace("pm " + commandName(c))
-	return &socket.Problem{Message: err.Error(), Hint: name + " --help tells its flags", Code: socket.CodeUsage}
+// plainFlag returns a flag whose help does not tell the obvious: that a switch
+// is off, that no time is given. A time may be given in plain seconds.
+func plainFlag(f cli.Flag) cli.Flag {
+	switch f := f.(type) {
+	case *cli.BoolFlag:
+		f.DisableDefaultText = true
+	case *cli.DurationFlag:
+		return &cli.GenericFlag{Name: f.Name, Aliases: f.Aliases, Usage: f.Usage, DefaultText: f.DefaultText, Value: (*timeSpan)(f.Destination)}
+	}
+	return f
 }
 
-func commandName(c *cli.Context) string {
-	if c == nil || c.Command == nil || c.Command.Name == "pm" {
+// timeSpan is the value of a flag: a duration such as 1m30s, or plain seconds,
+// as in config files.
+type timeSpan time.Duration
+
+// Set reads the value that the user wrote.
+func (t *timeSpan) Set(text string) error {
+	d, err := time.ParseDuration(text)
+	if seconds, numberErr := strconv.ParseFloat(text, 64); numberErr == nil {
+		d, err = time.Duration(seconds*float64(time.Second)), nil
+	}
+	if err != nil || d < 0 {
+		return errors.New("not a length of time (accepted: such as 500ms, 1m30s, or 10 for seconds)")
+	}
+	*t = timeSpan(d)
+	return nil
+}
+
+// String returns the value; none is "".
+func (t *timeSpan) String() string {
+	if t == nil || *t == 0 {
 		return ""
 	}
-	return c.Command.Name
+	return time.Duration(*t).String()
 }
 
-// unknownCommand suggests the nearest of the known names.
-func unknownCommand(known []*cli.Command, name string) error {
-	hint := "pm help lists the commands"
-	best := 3
+// onUsageError says what is wrong with a flag, in place of the library's help
+// text.
+func onUsageError(c *cli.Context, err error, _ bool) error {
+	name, known := "pm", []cli.Flag(nil)
+	if c != nil && c.Command != nil {
+		name, known = orElse(c.Command.HelpName, "pm"), c.Command.Flags
+	}
+	return flagProblem(name, known, err.Error())
+}
+
+// flagWord finds the flag in a message of the library, which writes all of them
+// with one dash.
+var flagWord = regexp.MustCompile(`^(flag provided but not defined: |flag needs an argument: |.* for flag )-([^ :]+)`)
+
+// flagProblem turns a message of the library about a flag into one of pm's.
+func flagProblem(command string, known []cli.Flag, message string) error {
+	p := &socket.Problem{Message: message, Hint: command + " --help tells its flags", Code: socket.CodeUsage}
+	m := flagWord.FindStringSubmatch(message)
+	if m == nil {
+		return p
+	}
+	kind, name, rest := m[1], m[2], message[len(m[0]):]
+	_, notSignal := proc.ParseSignal(name)
+	switch kind {
+	case "flag provided but not defined: ":
+		p.Message = "unknown flag " + dashed(name)
+		if nearest := nearestFlag(known, name); nearest != "" {
+			p.Hint = "did you mean: " + dashed(nearest)
+		} else if notSignal == nil && command == "pm signal" {
+			p.Message, p.Hint = "unknown flag -"+name, "a signal is written without a dash: pm signal "+name
+		}
+	case "flag needs an argument: ":
+		p.Message = "flag " + dashed(name) + " takes a value"
+	default:
+		p.Message = kind + dashed(name) + strings.Replace(rest, ": parse error", ": not a number", 1)
+	}
+	return p
+}
+
+func dashed(flag string) string {
+	if len(flag) == 1 {
+		return "-" + flag
+	}
+	return "--" + flag
+}
+
+// nearestFlag returns the known flag that is written most like name, if any is.
+func nearestFlag(known []cli.Flag, name string) string {
+	var names []string
+	for _, f := range known {
+		names = append(names, f.Names()...)
+	}
+	return nearest(names, name)
+}
+
+// unknownCommand suggests the nearest of the known names. parent is what is
+// written before it.
+func unknownCommand(parent string, known []*cli.Command, name string) error {
+	p := &socket.Problem{Message: fmt.Sprintf("unknown command %q", strings.TrimPrefix(parent+" "+name, "pm ")), Code: socket.CodeUsage}
+	p.Hint = "pm help" + strings.TrimPrefix(parent, "pm") + " lists the commands"
+	var names []string
 	for _, c := range known {
-		for _, candidate := range c.Names() {
-			if d := distance(name, candidate); d < best && !c.Hidden {
-				best, hint = d, "did you mean: pm "+candidate
-			}
+		if !c.Hidden {
+			names = append(names, c.Names()...)
 		}
 	}
-	return &socket.Problem{Message: fmt.Sprintf("unknown command %q", name), Hint: hint, Code: socket.CodeUsage}
+	if candidate := nearest(names, name); candidate != "" {
+		p.Hint = "did you mean: " + parent + " " + candidate
+	}
+	return p
+}
+
+// nearest returns the name that is at most two letters, and less than all of
+// them, from the one written; "" if none is.
+func nearest(names []string, written string) string {
+	found, best := "", 3
+	for _, name := range names {
+		if d := distance(written, name); d < best && d < len(name) {
+			found, best = name, d
+		}
+	}
+	return found
 }
 
 // distance counts the letters to insert, remove or replace between two words.
@@ -165,39 +275,78 @@ func distance(a, b string) int {
 
 // interspersed moves flags that follow arguments before them, as people write
 // them: pm status web --json. What follows -- stays, and so does everything
-// after the first argument of a command that runs another.
+// after the first argument of a command that runs another. It also turns
+// pm help COMMAND into pm COMMAND --help.
 func interspersed(app *cli.App, args []string) []string {
 	known := app.Commands
 	head, rest := []string{}, args
-	var command *cli.Command
 	for len(rest) > 0 {
 		arg := rest[0]
-		isFlag := len(head) > 0 && strings.HasPrefix(arg, "-")
 		head, rest = append(head, arg), rest[1:]
 		switch {
-		case len(head) == 1 || arg == "--":
-		case isFlag:
+		case len(head) == 1:
+		case arg == "--":
+			return args
+		case strings.HasPrefix(arg, "-"):
 			if takesValue(app.Flags, arg) && len(rest) > 0 {
 				head, rest = append(head, rest[0]), rest[1:]
 			}
-			continue
 		default:
-			i := slices.IndexFunc(known, func(c *cli.Command) bool { return c.HasName(arg) })
-			if i < 0 {
+			command := find(known, arg)
+			switch {
+			case command == nil:
 				return args
-			}
-			command = known[i]
-			known = command.Subcommands
-			if len(known) == 0 {
+			case command.Name == helpName:
+				return append(head[:len(head)-1], helpArgs(app.Commands, rest)...)
+			case len(command.Subcommands) == 0:
 				return append(head, flagsFirst(command, rest)...)
 			}
+			known = command.Subcommands
 		}
 	}
 	return args
 }
 
+func find(known []*cli.Command, name string) *cli.Command {
+	i := slices.IndexFunc(known, func(c *cli.Command) bool { return c.HasName(name) })
+	if i < 0 {
+		return nil
+	}
+	return known[i]
+}
+
+// helpArgs turns the words after pm help into the command that they name, and
+// --help. A word that names none is left to be told as unknown.
+func helpArgs(known []*cli.Command, words []string) (args []string) {
+	for _, word := range words {
+		if strings.HasPrefix(word, "-") {
+			continue
+		}
+		command := find(known, word)
+		args = append(args, word)
+		if command == nil {
+			return args
+		}
+		if known = command.Subcommands; len(known) == 0 {
+			break
+		}
+	}
+	return append(args, "--help")
+}
+
+const helpName = "help"
+
+func helpCommand() *cli.Command {
+	return &cli.Command{
+		Name: helpName, Aliases: []string{"h"}, Usage: "tell more about a command", ArgsUsage: "[COMMAND…]",
+		Action: cli.ShowAppHelp, // its arguments are taken by interspersed
+	}
+}
+
+// flagsFirst orders the arguments of a command. One that asks for help needs no
+// others.
 func flagsFirst(c *cli.Command, args []string) []string {
-	if c.Name == "exec" {
+	if c.Name == "exec" || c.SkipFlagParsing {
 		return args
 	}
 	var flags, plain []string
@@ -205,18 +354,50 @@ func flagsFirst(c *cli.Command, args []string) []string {
 		arg := args[0]
 		args = args[1:]
 		switch {
+		case arg == "--help" || arg == "-h":
+			return []string{"--help"}
 		case arg == "--":
 			return slices.Concat(flags, []string{"--"}, plain, args)
 		case !strings.HasPrefix(arg, "-") || arg == "-":
 			plain = append(plain, arg)
 		default:
-			flags = append(flags, arg)
-			if takesValue(c.Flags, arg) && len(args) > 0 {
-				flags, args = append(flags, args[0]), args[1:]
+			letters := separate(c.Flags, arg)
+			flags = append(flags, letters...)
+			if !takesValue(c.Flags, letters[len(letters)-1]) {
+				continue
 			}
+			if len(args) == 0 { // its value is missing: none of the others is it
+				return flags
+			}
+			flags, args = append(flags, args[0]), args[1:]
 		}
 	}
 	return slices.Concat(flags, plain)
+}
+
+// separate takes flags of one letter apart that are written as one word: -fn is
+// -f -n, and -n5 is -n=5. What cannot be taken apart stays.
+func separate(flags []cli.Flag, word string) []string {
+	name := word[1:]
+	if strings.HasPrefix(name, "-") || len(name) < 2 || hasFlag(flags, name) {
+		return []string{word}
+	}
+	var out []string
+	for n := range len(name) {
+		letter := name[n : n+1]
+		switch {
+		case !hasFlag(flags, letter):
+			return []string{word}
+		case takesValue(flags, "-"+letter) && n+1 < len(name):
+			return append(out, "-"+letter+"="+strings.TrimPrefix(name[n+1:], "="))
+		}
+		out = append(out, "-"+letter)
+	}
+	return out
+}
+
+func hasFlag(flags []cli.Flag, name string) bool {
+	return slices.ContainsFunc(flags, func(f cli.Flag) bool { return slices.Contains(f.Names(), name) })
 }
 
 // takesValue reports whether the flag that arg names is followed by a value of
@@ -255,6 +436,16 @@ func (e *env) client() *socket.Client {
 	c := socket.Dial(e.socketPath())
 	c.Patience = patience
 	return c
+}
+
+// withoutArgs is an action that refuses arguments.
+func withoutArgs(action cli.ActionFunc) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		if c.Args().Present() {
+			return usagef("%s takes no arguments, got %q", c.Command.HelpName, c.Args().First())
+		}
+		return action(c)
+	}
 }
 
 // missingCommand stands for a word that people know from elsewhere and that pm

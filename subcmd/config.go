@@ -15,7 +15,7 @@ import (
 
 func configCommand(e *env) *cli.Command {
 	return &cli.Command{
-		Name: "config", Usage: "check, show and convert config files",
+		Name: "config", Usage: "check, show and convert config files", ArgsUsage: "COMMAND",
 		Subcommands: []*cli.Command{configCheckCommand(e), configConvertCommand(e), configSchemaCommand(e), configShowCommand(e)},
 	}
 }
@@ -80,7 +80,7 @@ func (r configReport) tell(e *env) {
 		tell(e.stderr, "warning: "+p.String())
 	}
 	if len(r.Problems) == 0 {
-		_, _ = fmt.Fprintf(e.stdout, "%s: %d programs, no faults\n", r.File, r.Programs)
+		_, _ = fmt.Fprintf(e.stdout, "%s: %s, no faults\n", r.File, plural(r.Programs, "program"))
 	}
 }
 
@@ -132,6 +132,9 @@ func configShowCommand(e *env) *cli.Command {
 			socketFlag(&e.socketCommand),
 		},
 		Action: func(c *cli.Context) error {
+			if running && c.Args().Present() {
+				return usagef("pm config show takes a file or --running, not both")
+			}
 			if running {
 				return runConfigRunning(c, e)
 			}
@@ -216,11 +219,11 @@ func runConfigConvert(e *env, path, format string) error {
 
 func configSchemaCommand(e *env) *cli.Command {
 	return &cli.Command{
-		Name: "schema", Usage: "print the JSON schema of config files", ArgsUsage: " ",
+		Name: "schema", Usage: "print the JSON schema of config files",
 		Description: "Prints a JSON schema, with which editors complete and check config files.\n\nExit status: 0.",
-		Action: func(*cli.Context) error {
+		Action: withoutArgs(func(*cli.Context) error {
 			_, err := fmt.Fprintf(e.stdout, "%s\n", config.JSONSchema())
 			return err
-		},
+		}),
 	}
 }

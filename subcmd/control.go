@@ -31,7 +31,7 @@ func (o *controlOptions) request(selectors []string) socket.Request {
 func waitFlags(e *env, o *controlOptions) []cli.Flag {
 	return []cli.Flag{
 		&cli.BoolFlag{Name: "no-wait", Destination: &o.noWait, Usage: "do not wait for the outcome"},
-		&cli.DurationFlag{Name: "timeout", Destination: &o.timeout, Usage: "wait at most `TIME` (default: as long as it takes)"},
+		&cli.DurationFlag{Name: "timeout", Destination: &o.timeout, DefaultText: "as long as it takes", Usage: "wait at most `TIME`"},
 		&cli.BoolFlag{Name: "json", Destination: &o.json, Usage: "print a JSON document"},
 		socketFlag(&e.socketCommand),
 	}
@@ -67,7 +67,12 @@ func restartCommand(e *env) *cli.Command {
 		Name: "restart", Usage: "stop and start programs", ArgsUsage: "SELECTOR…",
 		Description: "Stops and starts what is selected. With --rolling one instance after the other,\neach only when the one before is up.\n\nExamples:\n  pm restart web\n  pm restart --rolling 'web:*'\n\n" + controlStatus,
 		Flags:       append(waitFlags(e, &o), &cli.BoolFlag{Name: "rolling", Destination: &o.rolling, Usage: "one after the other"}),
-		Action:      controlAction(e, &o, "restart", (*socket.Client).Restart),
+		Action: func(c *cli.Context) error {
+			if o.rolling && o.noWait {
+				return usagef("pm restart takes --rolling or --no-wait, not both: each instance waits for the one before")
+			}
+			return controlAction(e, &o, "restart", (*socket.Client).Restart)(c)
+		},
 	}
 }
 
@@ -182,7 +187,7 @@ func waitCommand(e *env) *cli.Command {
 		Description: "Returns when every instance that is selected is as wanted. Stopped is also what\nhas ended for good.\n\nExamples:\n  pm wait web --for running --timeout 10s\n  pm wait job --for stopped\n\nExit status: 0 it is so; 4 no such program; 5 the daemon cannot be reached; 7 it will\nnot be; 8 timed out.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "for", Value: "running", Destination: &until, Usage: "wait for `STATE`: running, healthy or stopped"},
-			&cli.DurationFlag{Name: "timeout", Destination: &o.timeout, Usage: "wait at most `TIME` (default: as long as it takes)"},
+			&cli.DurationFlag{Name: "timeout", Destination: &o.timeout, DefaultText: "as long as it takes", Usage: "wait at most `TIME`"},
 			&cli.BoolFlag{Name: "json", Destination: &o.json, Usage: "print a JSON document"},
 			socketFlag(&e.socketCommand),
 		},
@@ -203,11 +208,11 @@ func waitCommand(e *env) *cli.Command {
 func shutdownCommand(e *env) *cli.Command {
 	var o controlOptions
 	return &cli.Command{
-		Name: "shutdown", Aliases: []string{"daemon_exit"}, Usage: "stop all programs and end the daemon", ArgsUsage: " ",
+		Name: "shutdown", Aliases: []string{"daemon_exit"}, Usage: "stop all programs and end the daemon",
 		Description: "Stops all programs, those of a higher priority number first, ends the daemon, and\nreturns when it is gone.\n\nExit status: 0 it is gone; 5 there was none; 8 timed out.",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "no-wait", Destination: &o.noWait, Usage: "do not wait until it is gone"},
-			&cli.DurationFlag{Name: "timeout", Destination: &o.timeout, Usage: "wait at most `TIME` (default: as long as it takes)"},
+			&cli.DurationFlag{Name: "timeout", Destination: &o.timeout, DefaultText: "as long as it takes", Usage: "wait at most `TIME`"},
 			socketFlag(&e.socketCommand),
 		},
 		Action: func(c *cli.Context) error {
@@ -219,12 +224,16 @@ func shutdownCommand(e *env) *cli.Command {
 	}
 }
 
-// runShutdown ends the daemon and waits until its socket is silent.
+// runShutdown ends the daemon and waits until it is gone.
 func runShutdown(ctx context.Context, e *env, o controlOptions) error {
 	ctx, stop := interruptible(ctx)
 	defer stop()
 	client := e.client()
 	defer client.Close()
+	pid, err := daemonPID(ctx, client)
+	if err != nil {
+		return err
+	}
 	if err := client.Shutdown(ctx); err != nil || o.noWait {
 		return err
 	}
@@ -233,22 +242,39 @@ func runShutdown(ctx context.Context, e *env, o controlOptions) error {
 		ctx, cancel = context.WithTimeout(ctx, o.timeout)
 		defer cancel()
 	}
-	// The stream ends with the daemon; then nobody listens.
 	client.Patience = 0
+	err = awaitEnd(ctx, client, pid)
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return &socket.Problem{Message: fmt.Sprintf("the daemon (pid %d) is still going down after %s", pid, o.timeout), Code: socket.CodeTimeout}
+	}
+	return err
+}
+
+// daemonPID asks the daemon for its pid, and for no instance.
+func daemonPID(ctx context.Context, client *socket.Client) (int, error) {
+	status, err := client.Status(ctx, []string{"-"})
+	return status.Daemon.PID, err
+}
+
+// awaitEnd returns when nobody answers at the socket, or another daemon than
+// the one with that pid: something may start a new one at once.
+func awaitEnd(ctx context.Context, client *socket.Client, pid int) error {
 	for {
-		err := client.Events(ctx, socket.EventsRequest{Follow: true}, func(socket.Event) error { return nil })
+		now, err := daemonPID(ctx, client)
 		var problem *socket.Problem
 		switch {
-		case errors.As(err, &problem) && problem.Code == socket.CodeUnreachable:
+		case errors.As(err, &problem) && problem.Code == socket.CodeUnreachable, err == nil && now != pid:
 			return nil
-		case errors.Is(ctx.Err(), context.DeadlineExceeded):
-			return &socket.Problem{Message: fmt.Sprintf("the daemon is still going down after %s", o.timeout), Code: socket.CodeTimeout}
 		case ctx.Err() != nil:
 			return ctx.Err()
 		}
+		// It answers, or has just ceased to. The stream ends with the daemon; how is of
+		// no interest.
+		_ = client.Events(ctx, socket.EventsRequest{Follow: true}, func(socket.Event) error { return nil })
 		select {
 		case <-time.After(5 * time.Millisecond): // the socket closes after the last stream
 		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 }

@@ -20,11 +20,11 @@ type eventsOptions struct {
 func eventsCommand(e *env) *cli.Command {
 	var o eventsOptions
 	return &cli.Command{
-		Name: "events", Usage: "print what happened", ArgsUsage: " ",
+		Name: "events", Usage: "print what happened",
 		Description: "Prints the events that the daemon has kept: starts, ends, reloads, commands. On a\nterminal in a form for people, elsewhere as JSON lines.\n\nExamples:\n  pm events -f\n  pm events --json | jq 'select(.type == \"fatal\")'\n\nExit status: 0 done; 5 the daemon cannot be reached.",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Destination: &o.follow, Usage: "go on as they happen"},
-			&cli.Uint64Flag{Name: "since", Destination: &o.since, Usage: "only those after number `SEQ`"},
+			&cli.Uint64Flag{Name: "since", Destination: &o.since, DefaultText: "all that are kept", Usage: "only those after number `SEQ`"},
 			&cli.BoolFlag{Name: "json", Destination: &o.json, Usage: "print JSON lines also on a terminal"},
 			socketFlag(&e.socketCommand),
 		},

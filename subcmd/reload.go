@@ -19,7 +19,7 @@ type reloadOptions struct {
 func reloadCommand(e *env) *cli.Command {
 	var o reloadOptions
 	return &cli.Command{
-		Name: "reload", Aliases: []string{"update"}, Usage: "read the config file again", ArgsUsage: " ",
+		Name: "reload", Aliases: []string{"update"}, Usage: "read the config file again",
 		Description: "Brings the config file into force: all of it, or nothing if it has a fault. Only\nwhat changed is touched, and every action is told with its reasons.\n\nExamples:\n  pm reload --dry-run\n  pm reload\n\nExit status: 0 done; 2 the file has a fault, nothing was changed; 5 the daemon cannot\nbe reached.",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Destination: &o.dryRun, Usage: "only tell what would be done"},
@@ -40,8 +40,10 @@ func rereadCommand(e *env) *cli.Command {
 	var o reloadOptions
 	return &cli.Command{
 		Name: "reread", Hidden: true, Usage: "the same as reload --dry-run",
-		Flags:  []cli.Flag{&cli.BoolFlag{Name: "json", Destination: &o.json, Usage: "print a JSON document"}, socketFlag(&e.socketCommand)},
-		Action: func(c *cli.Context) error { return runReload(c.Context, e, reloadOptions{dryRun: true, json: o.json}) },
+		Flags: []cli.Flag{&cli.BoolFlag{Name: "json", Destination: &o.json, Usage: "print a JSON document"}, socketFlag(&e.socketCommand)},
+		Action: withoutArgs(func(c *cli.Context) error {
+			return runReload(c.Context, e, reloadOptions{dryRun: true, json: o.json})
+		}),
 	}
 }
 

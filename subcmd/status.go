@@ -219,6 +219,9 @@ func watchStatus(ctx context.Context, e *env, client *socket.Client, o statusOpt
 		})
 	}()
 	w := &statusWatch{env: e, client: client, options: o, selectors: selectors, live: isTerminal(e.stdout), seen: map[string]string{}}
+	if err := w.selectsAny(ctx); err != nil {
+		return err
+	}
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -248,6 +251,18 @@ type statusWatch struct {
 	selectors []string
 	live      bool // redraw
 	seen      map[string]string
+}
+
+// selectsAny tells which selectors match nothing, and is an error if none does.
+func (w *statusWatch) selectsAny(ctx context.Context) error {
+	status, err := w.client.Status(ctx, w.selectors)
+	if err != nil {
+		return err
+	}
+	if code := tellUnknown(w.env, status.Unknown); len(status.Instances) == 0 {
+		return codeError(code)
+	}
+	return nil
 }
 
 func (w *statusWatch) show(ctx context.Context) error {
@@ -286,7 +301,7 @@ func (w *statusWatch) show(ctx context.Context) error {
 func availCommand(e *env) *cli.Command {
 	return &cli.Command{
 		Name: "avail", Hidden: true, Usage: "list the names of all instances", Flags: []cli.Flag{socketFlag(&e.socketCommand)},
-		Action: func(c *cli.Context) error {
+		Action: withoutArgs(func(c *cli.Context) error {
 			client := e.client()
 			defer client.Close()
 			status, err := client.Status(c.Context, nil)
@@ -294,7 +309,7 @@ func availCommand(e *env) *cli.Command {
 				return err
 			}
 			return printNames(e.stdout, status)
-		},
+		}),
 	}
 }
 

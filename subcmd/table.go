@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/term"
@@ -19,7 +21,11 @@ func writeTable(w io.Writer, rows [][]string, width int) error {
 	var text strings.Builder
 	t := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	for _, row := range rows {
-		if _, err := fmt.Fprintln(t, strings.Join(row, "\t")); err != nil {
+		cells := make([]string, len(row))
+		for n, cell := range row {
+			cells[n] = printable(cell)
+		}
+		if _, err := fmt.Fprintln(t, strings.Join(cells, "\t")); err != nil {
 			return err
 		}
 	}
@@ -33,6 +39,24 @@ func writeTable(w io.Writer, rows [][]string, width int) error {
 	}
 	_, err := io.WriteString(w, out.String())
 	return err
+}
+
+// printable writes control characters as Go does, \n and \x1b: a cell stays in
+// its line, and means nothing to a terminal.
+func printable(text string) string {
+	if !strings.ContainsFunc(text, unicode.IsControl) {
+		return text
+	}
+	var out strings.Builder
+	for _, r := range text {
+		if unicode.IsControl(r) {
+			quoted := strconv.QuoteRune(r)
+			out.WriteString(quoted[1 : len(quoted)-1])
+		} else {
+			out.WriteRune(r)
+		}
+	}
+	return out.String()
 }
 
 // cut shortens a line to width characters; 0: it stays.
@@ -68,6 +92,14 @@ func terminalWidth(w io.Writer) int {
 func isTerminal(stream any) bool {
 	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// plural counts things: 1 program, 2 programs.
+func plural(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
 }
 
 // duration tells a length of time in at most two units: 3s, 2m05s, 4h03m, 2d11h.
