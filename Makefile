@@ -55,8 +55,9 @@ bench: build
 
 # Rewrites what is generated: the want-… files of scripts, and the tables in docs.
 update:
-	$(GO) test -parallel 16 ./cmd/pm -update
-	$(GO) test ./config -update
+	@set -e; for package in $$(grep -rl --include='*_test.go' 'flag.Bool("update"' . | xargs -n 1 dirname | sort -u); do \
+		$(GO) test -parallel 16 $$package -update; \
+	done
 
 check: lint test build
 
