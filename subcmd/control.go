@@ -37,15 +37,19 @@ func waitFlags(e *env, o *controlOptions) []cli.Flag {
 	}
 }
 
-const controlStatus = `Exit status: 0 done, or already so; 1 a target failed; 4 no such program (the
+const (
+	startStatus = `Exit status: 0 done, or already so; 1 a target failed; 4 no such program (the
 others are acted on); 5 the daemon cannot be reached; 7 start failed; 8 timed
 out.`
+	stopStatus = `Exit status: 0 done, or already so; 1 a target failed; 4 no such program (the
+others are acted on); 5 the daemon cannot be reached; 8 timed out.`
+)
 
 func startCommand(e *env) *cli.Command {
 	var o controlOptions
 	return &cli.Command{
 		Name: "start", Usage: "start programs, and wait until they are up", ArgsUsage: "SELECTOR…",
-		Description: "Starts what is selected, those of a lower priority number first, and tells for\neach instance what came of it.\n\nExamples:\n  pm start web\n  pm start group:backend --timeout 30s\n\n" + controlStatus,
+		Description: "Starts what is selected, those of a lower priority number first, and tells for\neach instance what came of it.\n\nExamples:\n  pm start web\n  pm start group:backend --timeout 30s\n\n" + startStatus,
 		Flags:       waitFlags(e, &o),
 		Action:      controlAction(e, &o, "start", (*socket.Client).Start),
 	}
@@ -55,7 +59,7 @@ func stopCommand(e *env) *cli.Command {
 	var o controlOptions
 	return &cli.Command{
 		Name: "stop", Usage: "stop programs, and wait until nothing is left of them", ArgsUsage: "SELECTOR…",
-		Description: "Stops what is selected, those of a higher priority number first, and waits until\ntheir whole process trees are gone.\n\nExamples:\n  pm stop web:2\n  pm stop all\n\n" + controlStatus,
+		Description: "Stops what is selected, those of a higher priority number first, and waits until\ntheir whole process trees are gone.\n\nExamples:\n  pm stop web:2\n  pm stop all\n\n" + stopStatus,
 		Flags:       waitFlags(e, &o),
 		Action:      controlAction(e, &o, "stop", (*socket.Client).Stop),
 	}
@@ -65,7 +69,7 @@ func restartCommand(e *env) *cli.Command {
 	var o controlOptions
 	return &cli.Command{
 		Name: "restart", Usage: "stop and start programs", ArgsUsage: "SELECTOR…",
-		Description: "Stops and starts what is selected. With --rolling one instance after the other,\neach only when the one before is up.\n\nExamples:\n  pm restart web\n  pm restart --rolling 'web:*'\n\n" + controlStatus,
+		Description: "Stops and starts what is selected. With --rolling one instance after the other,\neach only when the one before is up.\n\nExamples:\n  pm restart web\n  pm restart --rolling 'web:*'\n\n" + startStatus,
 		Flags:       append(waitFlags(e, &o), &cli.BoolFlag{Name: "rolling", Destination: &o.rolling, Usage: "one after the other"}),
 		Action: func(c *cli.Context) error {
 			if o.rolling && o.noWait {
