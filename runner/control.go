@@ -138,9 +138,15 @@ func (i *instance) outcome(v Verdict, message string) Outcome {
 	return Outcome{Instance: i.name, Status: i.status, Verdict: v, Message: message}
 }
 
-// now is a settled function for requests that do not wait.
-func now(message string) func(*instance) (Outcome, bool) {
-	return func(i *instance) (Outcome, bool) { return i.outcome(Done, message), true }
+// now is a settled function for requests that do not wait: it says message
+// where settled has no outcome yet.
+func now(message string, settled func(*instance) (Outcome, bool)) func(*instance) (Outcome, bool) {
+	return func(i *instance) (Outcome, bool) {
+		if o, ok := settled(i); ok {
+			return o, true
+		}
+		return i.outcome(Done, message), true
+	}
 }
 
 // up returns a settled function that waits for an instance to be started.
@@ -187,7 +193,7 @@ func (g *Group) Start(ctx context.Context, sel []Selector, wait bool) ([]Outcome
 	already := map[*instance]bool{}
 	settled := up(already)
 	if !wait {
-		settled = now("starting")
+		settled = now("starting", settled)
 	}
 	return g.request(ctx, sel, func(list []*instance) error {
 		if g.closing {
@@ -207,7 +213,7 @@ func (g *Group) Stop(ctx context.Context, sel []Selector, wait bool) ([]Outcome,
 	already := map[*instance]bool{}
 	settled := down(already)
 	if !wait {
-		settled = now("stopping")
+		settled = now("stopping", settled)
 	}
 	return g.request(ctx, sel, func(list []*instance) error {
 		for _, i := range list {
@@ -271,7 +277,7 @@ func (g *Group) Restart(ctx context.Context, sel []Selector, wait, rolling bool)
 	}
 	settled := up(nil)
 	if !wait {
-		settled = now("restarting")
+		settled = now("restarting", settled)
 	}
 	return g.request(ctx, sel, func(list []*instance) error {
 		if g.closing {
