@@ -118,7 +118,8 @@ func printStatus(e *env, w io.Writer, o statusOptions, status socket.Status) err
 		return printNames(w, status)
 	}
 	var rows [][]string
-	if o.format != "plain" {
+	nothing := len(status.Instances) == 0 && len(status.Unknown) > 0
+	if o.format != "plain" && !nothing {
 		rows = append(rows, statusHeading(o))
 	}
 	for _, i := range status.Instances {
