@@ -229,8 +229,8 @@ func (s *slots) spawn(c *Command, tag uint64, cgroup string) (spawned, int, *Spa
 		im.cgroup = openCgroup(cgroup)
 		defer func() { _ = unix.Close(im.cgroup) }()
 	}
+	out.start = time.Now() // before the launch: it may end before that returns
 	pid, pidfd, errno := im.launch()
-	out.start = time.Now()
 	if errno != 0 {
 		out.closePipes()
 		if pidfd >= 0 {

@@ -15,8 +15,10 @@ import (
 // passes: one pass reads the tags of all processes of the machine, for all
 // trees at once, so that a thousand programs stop as cheaply as one.
 //
-// A tree is empty when two passes in a row have found nothing: a process that
-// forks behind the pass's back and ends before the pass reaches it fools one.
+// A tree is empty when two passes in a row have found nothing, not even a zombie,
+// and no orphan of it has ended since the first of them began. One pass is fooled
+// by a process that forks behind its back and ends before it is reached; but such
+// a process ends as a child of pm, or under a parent that the pass does find.
 
 // Pauses of the janitor.
 const (
@@ -124,6 +126,7 @@ func (t *tree) needsPass() bool {
 // pass looks at every process of the machine once. It returns when to look
 // again: a negative time means not before something happens.
 func (k *Keeper) pass() time.Duration {
+	due := k.due()
 	found := k.members()
 	next := time.Duration(-1)
 	sooner := func(d time.Duration) {
@@ -131,22 +134,28 @@ func (k *Keeper) pass() time.Duration {
 			next = d
 		}
 	}
-	k.mu.Lock()
-	due := make([]*tree, 0, len(found))
-	for _, t := range k.tasks {
-		if t.needsPass() {
-			due = append(due, t)
-		}
-	}
-	k.mu.Unlock()
 	// One read proves the cgroups of all tasks empty, when all stop together.
 	allEmpty := k.cgroups == "" || !populated(k.cgroups)
-	for _, t := range due {
-		if d := k.tend(t, found[t.tag], allEmpty); d >= 0 {
+	for t, orphans := range due {
+		if d := k.tend(t, found[t.tag], allEmpty, orphans); d >= 0 {
 			sooner(d)
 		}
 	}
 	return next
+}
+
+// due returns the trees to look after, each with the number of its orphans that
+// have ended so far.
+func (k *Keeper) due() map[*tree]int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	due := map[*tree]int{}
+	for _, t := range k.tasks {
+		if t.needsPass() {
+			due[t] = t.orphans
+		}
+	}
+	return due
 }
 
 // members finds the processes of all tagged trees, by tag.
@@ -172,20 +181,22 @@ func (k *Keeper) members() map[uint64][]int {
 }
 
 // tend does for one tree what a pass that found these members asks for, and
-// returns when to look again. allEmpty says that no task's cgroup has anybody.
-func (k *Keeper) tend(t *tree, pids []int, allEmpty bool) time.Duration {
+// returns when to look again. allEmpty says that no task's cgroup has anybody;
+// orphans is how many of the tree had ended before the pass.
+func (k *Keeper) tend(t *tree, pids []int, allEmpty bool, orphans int) time.Duration {
 	k.mu.Lock()
 	dead, kill, ask := t.dead, t.killing, t.ask
 	k.mu.Unlock()
 	if !dead && !kill { // whoever got rid of the tag is asked when the leader is gone
 		return k.askTree(t, ask, pids)
 	}
-	pids = slices.DeleteFunc(pids, isZombie)
-	if len(pids) == 0 && dead && k.clean(t, allEmpty) {
-		return -1
-	}
-	if len(pids) == 0 && dead && t.clean > 0 {
-		return 0
+	if len(pids) == 0 && dead {
+		if k.clean(t, allEmpty, orphans) {
+			return -1
+		}
+		if t.clean > 0 {
+			return 0
+		}
 	}
 	pids = slices.DeleteFunc(union(pids, cgroupMembers(t.cgroup)), isZombie)
 	t.clean = 0
@@ -200,10 +211,16 @@ func (k *Keeper) tend(t *tree, pids []int, allEmpty bool) time.Duration {
 
 // clean counts a pass that found nothing, and tells when it is enough: two such
 // passes, and an empty cgroup. It reports whether the end was told.
-func (k *Keeper) clean(t *tree, allEmpty bool) bool {
+func (k *Keeper) clean(t *tree, allEmpty bool, orphans int) bool {
 	const enough = 2
+	if t.clean == 0 || t.seen != orphans {
+		t.clean, t.seen = 0, orphans
+	}
 	t.clean++
-	if t.clean < enough {
+	k.mu.Lock()
+	quiet := t.orphans == t.seen
+	k.mu.Unlock()
+	if t.clean < enough || !quiet {
 		return false
 	}
 	if t.cgroup != "" && !allEmpty && populated(t.cgroup) {

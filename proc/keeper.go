@@ -74,6 +74,8 @@ type tree struct {
 	urgent   bool // somebody waits for its end
 	killing  bool // whatever is left is to be killed
 	clean    int  // passes in a row that found nothing
+	orphans  int  // how many of it have ended as children of pm
+	seen     int  // orphans at the first of those passes
 	told     bool // Empty was told
 	released bool // the owner needs it no more
 	kill     killing
@@ -467,24 +469,59 @@ func quietDeaths() {
 // no child at all there can be no orphan either, and it waits for a spawn.
 func (k *Keeper) reaper(ctx context.Context) {
 	for ctx.Err() == nil {
-		var ws unix.WaitStatus
-		pid, err := unix.Wait4(-1, &ws, k.waits, nil)
+		pid, err := peek(k.waits)
 		now := time.Now()
-		switch {
-		case err == unix.ECHILD:
+		if err == unix.ECHILD {
 			select {
 			case <-ctx.Done():
 			case <-k.children:
 			}
-		case err != nil: // EINTR
-		case ws.Stopped():
-			k.paused(pid, ws.StopSignal())
-		default:
-			k.reaped(pid, death{ws, now})
-			// Whoever the death concerns goes first, on this very thread: the next
-			// wait blocks it.
-			runtime.Gosched()
+			continue
 		}
+		if err != nil { // EINTR
+			continue
+		}
+		k.noteOrphan(pid)
+		var ws unix.WaitStatus
+		if got, err := unix.Wait4(pid, &ws, unix.WNOHANG|k.waits, nil); got != pid || err != nil {
+			continue
+		}
+		if ws.Stopped() {
+			k.paused(pid, ws.StopSignal())
+			continue
+		}
+		k.reaped(pid, death{ws, now})
+		// Whoever the death concerns goes first, on this very thread: the next
+		// wait blocks it.
+		runtime.Gosched()
+	}
+}
+
+// peek waits until a child has ended, or with WUNTRACED been stopped, and leaves
+// it as it is: a zombie still has its tag.
+func peek(waits int) (pid int, err error) {
+	var info unix.Siginfo
+	if err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOWAIT|waits, nil); err != nil {
+		return 0, err
+	}
+	const pidOffset = 16 // si_pid of siginfo_t on 64-bit Linux
+	return int(*(*int32)(unsafe.Add(unsafe.Pointer(&info), pidOffset))), nil
+}
+
+// noteOrphan counts, for its tree, an ended child that is no leader: somebody
+// may have been born of it behind the back of a pass.
+func (k *Keeper) noteOrphan(pid int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if _, leader := k.leaders[pid]; leader || k.tags == nil {
+		return
+	}
+	limit, err := readTag(pid)
+	if err != nil {
+		return
+	}
+	if tag, ours := k.tags.base(limit); ours && k.tagged[tag] != nil {
+		k.tagged[tag].orphans++
 	}
 }
 
