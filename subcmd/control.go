@@ -12,6 +12,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"pm.example/proc"
 	"pm.example/socket"
 )
 
@@ -181,6 +182,10 @@ func scaleCommand(e *env) *cli.Command {
 	}
 }
 
+// waitPatience is how long pm wait waits for a daemon that is just starting: a
+// script that has started one in the background goes on with a wait.
+const waitPatience = 2 * time.Second
+
 func waitCommand(e *env) *cli.Command {
 	var (
 		o     controlOptions
@@ -203,6 +208,7 @@ func waitCommand(e *env) *cli.Command {
 			}
 			req := socket.WaitRequest{Selectors: c.Args().Slice(), For: until, TimeoutSeconds: o.timeout.Seconds()}
 			return runControl(c.Context, e, o, "wait", req.Selectors, func(ctx context.Context, client *socket.Client) (socket.Result, error) {
+				client.Patience = waitPatience
 				return client.Wait(ctx, req)
 			})
 		},
@@ -260,14 +266,16 @@ func daemonPID(ctx context.Context, client *socket.Client) (int, error) {
 	return status.Daemon.PID, err
 }
 
-// awaitEnd returns when nobody answers at the socket, or another daemon than
-// the one with that pid: something may start a new one at once.
+// awaitEnd returns when the daemon with that pid is gone: nobody answers at the
+// socket, or another daemon does, since something may start a new one at once.
 func awaitEnd(ctx context.Context, client *socket.Client, pid int) error {
 	for {
 		now, err := daemonPID(ctx, client)
 		var problem *socket.Problem
 		switch {
-		case errors.As(err, &problem) && problem.Code == socket.CodeUnreachable, err == nil && now != pid:
+		case errors.As(err, &problem) && problem.Code == socket.CodeUnreachable:
+			return awaitExit(ctx, pid)
+		case err == nil && now != pid:
 			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -275,10 +283,38 @@ func awaitEnd(ctx context.Context, client *socket.Client, pid int) error {
 		// It answers, or has just ceased to. The stream ends with the daemon; how is of
 		// no interest.
 		_ = client.Events(ctx, socket.EventsRequest{Follow: true}, func(socket.Event) error { return nil })
-		select {
-		case <-time.After(5 * time.Millisecond): // the socket closes after the last stream
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := pause(ctx); err != nil { // the socket closes after the last stream
+			return err
 		}
+	}
+}
+
+// lastSteps is how long a daemon whose socket is closed may take to exit. The
+// bound is for a daemon in another pid namespace, whose pid means another
+// process here.
+const lastSteps = 2 * time.Second
+
+// awaitExit waits until the process of a daemon whose socket is closed is gone
+// too: only then can the next one have its state directory. A zombie is gone,
+// and has no memory.
+func awaitExit(ctx context.Context, pid int) error {
+	for deadline := time.Now().Add(lastSteps); time.Now().Before(deadline); {
+		if usage, err := proc.UsageOf(pid); err != nil || usage.Memory == 0 {
+			return nil
+		}
+		if err := pause(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pause passes the time between two looks at what cannot be waited for.
+func pause(ctx context.Context) error {
+	select {
+	case <-time.After(5 * time.Millisecond):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
