@@ -97,7 +97,8 @@ func loadConfig(e *env, args []string) (path string, file *config.File, warnings
 		if err != nil {
 			return path, nil, nil, err
 		}
-		file, warnings, err = config.Parse("stdin", data, os.LookupEnv)
+		path = "stdin"
+		file, warnings, err = config.Parse(path, data, os.LookupEnv)
 		return path, file, warnings, err
 	}
 	if path, err = config.Find(path); err != nil {
