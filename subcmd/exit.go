@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -89,10 +90,8 @@ var severity = []int{
 // worst returns the exit code to end with.
 func worst(codes ...int) int {
 	for _, s := range severity {
-		for _, c := range codes {
-			if c == s {
-				return s
-			}
+		if slices.Contains(codes, s) {
+			return s
 		}
 	}
 	return socket.CodeDone

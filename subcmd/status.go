@@ -3,7 +3,6 @@ package subcmd
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -203,6 +202,11 @@ func usage(pid int) []string {
 
 func megabytes(bytes int64) string { return fmt.Sprintf("%.1fM", float64(bytes)/(1<<20)) }
 
+// errDaemonEnded ends a watch, however the last request of it failed.
+var errDaemonEnded = &socket.Problem{
+	Message: "cannot reach the daemon any more: it has ended", Code: socket.CodeUnreachable,
+}
+
 // watchStatus prints the status again whenever an event came. On a terminal it
 // redraws, elsewhere it prints the lines that changed.
 func watchStatus(ctx context.Context, e *env, client *socket.Client, o statusOptions, selectors []string) error {
@@ -225,9 +229,12 @@ func watchStatus(ctx context.Context, e *env, client *socket.Client, o statusOpt
 	}
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	for {
+	for first := true; ; first = false {
 		if err := w.show(ctx); err != nil {
-			return err
+			if first || ctx.Err() != nil {
+				return err
+			}
+			return errDaemonEnded
 		}
 		var ticks <-chan time.Time
 		if w.live { // uptimes
@@ -236,8 +243,8 @@ func watchStatus(ctx context.Context, e *env, client *socket.Client, o statusOpt
 		select {
 		case <-changes:
 		case <-ticks:
-		case err := <-ended:
-			return errors.Join(err, w.show(context.WithoutCancel(ctx)))
+		case <-ended:
+			return errDaemonEnded
 		case <-ctx.Done():
 			return ctx.Err()
 		}
