@@ -229,6 +229,10 @@ func (i *instance) died(e proc.Event) {
 func (i *instance) decide() {
 	exit := i.exit
 	switch {
+	case slices.Contains(i.program.Final, exit.Signal):
+		i.turn(endState(exit))
+		i.become(task.StatusExited, EventExited, exit.String())
+		i.dropIfRemoved()
 	case !i.program.Oneshot && exit.Lifetime < i.program.StartTime:
 		i.turn(task.Failed)
 		i.retry("exited too quickly (" + exit.String() + ")")

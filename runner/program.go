@@ -26,6 +26,8 @@ type Program struct {
 	Expected []Expected
 	// StartTime is how long a task must live to count as started.
 	StartTime time.Duration
+	// Final are signals whose deaths are never followed by another attempt.
+	Final []syscall.Signal
 	// StartRetries is how many failed starts are followed by another attempt;
 	// negative: all.
 	StartRetries int

@@ -117,6 +117,9 @@ func runDaemon(ctx context.Context, e *env, o daemonOptions) error {
 		return usageError(err)
 	}
 	defer d.close()
+	// Who reads the daemon's stderr may go away, and the daemon must not go with
+	// it: a write then fails, and that is all.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	for _, w := range append(warnings, file.CheckMachine()...) {
 		d.log.Warn("configuration", "problem", w.String())
 	}

@@ -156,6 +156,7 @@ type foreground struct {
 	ended  chan struct{}
 	stderr io.Writer
 	quiet  bool
+	asked  syscall.Signal // what told pm to stop it; 0: nothing yet
 }
 
 // runExec runs the program until it has ended for good and nothing is left of
@@ -219,6 +220,7 @@ func execSpec(p *config.Program) (*runner.Program, error) {
 	listen := listenFiles()
 	template := spec.Command
 	spec.Autostart = true
+	spec.Final = []syscall.Signal{syscall.SIGINT, syscall.SIGQUIT} // a user's Ctrl-C is no failure to be repaired
 	spec.Command = func(index int) (*proc.Command, error) {
 		c, err := template(index)
 		if err != nil {
@@ -289,32 +291,40 @@ func (f *foreground) wait(ctx, work context.Context, signals <-chan os.Signal, t
 		clock = timer.C
 	}
 	interrupted := ctx.Done()
-	stopping := 0
 	for {
 		select {
 		case <-ended:
 			return timedOut
 		case <-clock:
 			timedOut = true
-			f.stop(work, &stopping)
+			f.stop(work, syscall.SIGTERM)
 		case <-interrupted:
 			interrupted = nil
-			f.stop(work, &stopping)
+			f.stop(work, syscall.SIGTERM)
 		case sig := <-signals:
-			f.signal(work, sig.(syscall.Signal), &stopping)
+			f.signal(work, sig.(syscall.Signal))
 		}
 	}
 }
 
-// signal stops the program on TERM, and passes every other signal on.
-func (f *foreground) signal(ctx context.Context, sig syscall.Signal, stopping *int) {
+// signal stops the program on TERM, and passes every other signal on. While no
+// program runs, as between two attempts, there is nobody to pass them to.
+func (f *foreground) signal(ctx context.Context, sig syscall.Signal) {
+	living := f.keeper.List()
 	switch sig {
+	case syscall.SIGPIPE: // nobody reads pm's own messages any more
+		return
 	case syscall.SIGTERM:
-		f.stop(ctx, stopping)
-	default:
-		for id := range f.keeper.List() {
-			_ = f.keeper.Signal(id, sig)
+		f.stop(ctx, sig)
+		return
+	case syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP:
+		if len(living) == 0 {
+			f.stop(ctx, sig)
+			return
 		}
+	}
+	for id := range living {
+		_ = f.keeper.Signal(id, sig)
 	}
 }
 
@@ -327,7 +337,7 @@ func passedOn() (common, rare []os.Signal) {
 		syscall.SIGTSTP, syscall.SIGCONT, syscall.SIGWINCH,
 	}
 	own := []syscall.Signal{
-		syscall.SIGCHLD, syscall.SIGURG /* the Go runtime's */, syscall.SIGPIPE, syscall.SIGTTIN, syscall.SIGTTOU,
+		syscall.SIGCHLD, syscall.SIGURG /* the Go runtime's */, syscall.SIGTTIN, syscall.SIGTTOU,
 		syscall.SIGKILL, syscall.SIGSTOP, syscall.SIGPROF, syscall.SIGSEGV, syscall.SIGBUS, syscall.SIGFPE, syscall.SIGILL, syscall.SIGTRAP,
 	}
 	for sig := syscall.Signal(1); sig <= 64; sig++ {
@@ -343,12 +353,12 @@ func passedOn() (common, rare []os.Signal) {
 }
 
 // stop stops the program gracefully; a second one kills it.
-func (f *foreground) stop(ctx context.Context, stopping *int) {
-	*stopping++
-	if *stopping > 1 {
+func (f *foreground) stop(ctx context.Context, why syscall.Signal) {
+	if f.asked != 0 {
 		_ = f.group.KillAll(ctx)
 		return
 	}
+	f.asked = why
 	go func() { _ = f.group.Shutdown(ctx) }() // ends with the program, or with ctx
 }
 
@@ -357,6 +367,9 @@ func (f *foreground) status() error {
 	last := f.last.Load()
 	if last == nil {
 		return errors.New("the program was never started")
+	}
+	if last.Exit == nil && last.TaskState == task.Killed { // stopped before it ran
+		return exitStatus(128 + int(f.asked))
 	}
 	if last.TaskState == task.Error || last.TaskState == task.Dropped || last.Exit == nil {
 		return f.launchError(last.Message)
