@@ -3,6 +3,7 @@ package subcmd
 import (
 	"context"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -37,20 +38,52 @@ func eventsCommand(e *env) *cli.Command {
 	}
 }
 
-// runEvents prints events until there are no more.
+// runEvents prints events until there are no more. The daemon cuts off one who
+// reads too slowly: then it asks again from there on.
 func runEvents(ctx context.Context, e *env, o eventsOptions) error {
 	ctx, stop := interruptible(ctx)
 	defer stop()
 	client := e.client()
 	defer client.Close()
-	people := isTerminal(e.stdout) && !o.json
-	return client.Events(ctx, socket.EventsRequest{Follow: o.follow, Since: o.since}, func(ev socket.Event) error {
-		if !people {
-			return writeJSON(e.stdout, ev)
+	p := &eventPrinter{out: e.stdout, people: isTerminal(e.stdout) && !o.json, last: o.since}
+	for {
+		p.dropped = nil
+		err := client.Events(ctx, socket.EventsRequest{Follow: o.follow, Since: p.last}, p.take)
+		if err != nil || p.dropped == nil {
+			return err
 		}
-		_, err := fmt.Fprintln(e.stdout, eventLine(ev))
-		return err
-	})
+	}
+}
+
+// eventPrinter prints events in their order.
+type eventPrinter struct {
+	out     io.Writer
+	people  bool          // for people to read
+	last    uint64        // number of the last event
+	dropped *socket.Event // the stream ended with it; nil: it did not
+	gap     *socket.Event // to be printed if the event after it is not the next
+}
+
+func (p *eventPrinter) take(ev socket.Event) error {
+	if ev.Type == socket.EventDropped {
+		p.last, p.dropped, p.gap = ev.Seq, &ev, &ev
+		return nil
+	}
+	if p.gap != nil && ev.Seq != p.last+1 {
+		if err := p.print(*p.gap); err != nil {
+			return err
+		}
+	}
+	p.last, p.gap = ev.Seq, nil
+	return p.print(ev)
+}
+
+func (p *eventPrinter) print(ev socket.Event) error {
+	if !p.people {
+		return writeJSON(p.out, ev)
+	}
+	_, err := fmt.Fprintln(p.out, printable(eventLine(ev)))
+	return err
 }
 
 // eventLine tells an event in one line.
