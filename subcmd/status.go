@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -132,18 +133,18 @@ func printStatus(e *env, w io.Writer, o statusOptions, status socket.Status) err
 	return err
 }
 
-// paint colours the states, on a terminal.
+// paint colours the states, on a terminal. The last lines of the table are those
+// of the instances.
 func paint(e *env, table string, instances []socket.Instance) string {
 	if !e.coloured(e.stdout) {
 		return table
 	}
 	var out strings.Builder
-	for line := range strings.Lines(table) {
-		for _, i := range instances {
-			if strings.HasPrefix(line, i.Name+" ") {
-				line = strings.Replace(line, " "+i.State, " "+colour(i.State, i.State), 1)
-				break
-			}
+	lines := slices.Collect(strings.Lines(table))
+	for n, line := range lines {
+		if n -= len(lines) - len(instances); n >= 0 {
+			state := instances[n].State
+			line = strings.Replace(line, " "+state, " "+colour(state, state), 1)
 		}
 		out.WriteString(line)
 	}
@@ -201,110 +202,6 @@ func usage(pid int) []string {
 }
 
 func megabytes(bytes int64) string { return fmt.Sprintf("%.1fM", float64(bytes)/(1<<20)) }
-
-// errDaemonEnded ends a watch, however the last request of it failed.
-var errDaemonEnded = &socket.Problem{
-	Message: "cannot reach the daemon any more: it has ended", Code: socket.CodeUnreachable,
-}
-
-// watchStatus prints the status again whenever an event came. On a terminal it
-// redraws, elsewhere it prints the lines that changed.
-func watchStatus(ctx context.Context, e *env, client *socket.Client, o statusOptions, selectors []string) error {
-	changes := make(chan struct{}, 1)
-	ended := make(chan error, 1)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() { // ends with ctx, or with the daemon
-		ended <- client.Events(ctx, socket.EventsRequest{Follow: true}, func(socket.Event) error {
-			select {
-			case changes <- struct{}{}:
-			default:
-			}
-			return nil
-		})
-	}()
-	w := &statusWatch{env: e, client: client, options: o, selectors: selectors, live: isTerminal(e.stdout), seen: map[string]string{}}
-	if err := w.selectsAny(ctx); err != nil {
-		return err
-	}
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for first := true; ; first = false {
-		if err := w.show(ctx); err != nil {
-			if first || ctx.Err() != nil {
-				return err
-			}
-			return errDaemonEnded
-		}
-		var ticks <-chan time.Time
-		if w.live { // uptimes
-			ticks = tick.C
-		}
-		select {
-		case <-changes:
-		case <-ticks:
-		case <-ended:
-			return errDaemonEnded
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// statusWatch is what status --watch remembers.
-type statusWatch struct {
-	env       *env
-	client    *socket.Client
-	options   statusOptions
-	selectors []string
-	live      bool // redraw
-	seen      map[string]string
-}
-
-// selectsAny tells which selectors match nothing, and is an error if none does.
-func (w *statusWatch) selectsAny(ctx context.Context) error {
-	status, err := w.client.Status(ctx, w.selectors)
-	if err != nil {
-		return err
-	}
-	if code := tellUnknown(w.env, status.Unknown); len(status.Instances) == 0 {
-		return codeError(code)
-	}
-	return nil
-}
-
-func (w *statusWatch) show(ctx context.Context) error {
-	status, err := w.client.Status(ctx, w.selectors)
-	if err != nil {
-		return err
-	}
-	if w.live && w.options.format != "json" {
-		var page bytes.Buffer
-		page.WriteString("\x1b[H\x1b[2J")
-		if err := printStatus(w.env, &page, w.options, status); err != nil {
-			return err
-		}
-		_, err := page.WriteTo(w.env.stdout)
-		return err
-	}
-	changed := status
-	changed.Instances = nil
-	for _, i := range status.Instances {
-		mark := fmt.Sprint(i.State, i.PID, i.Restarts, i.Detail)
-		if w.seen[i.Name] != mark {
-			w.seen[i.Name] = mark
-			changed.Instances = append(changed.Instances, i)
-		}
-	}
-	if len(changed.Instances) == 0 {
-		return nil
-	}
-	o := w.options
-	if o.format == "table" || o.format == "wide" {
-		o.format = "plain"
-	}
-	return printStatus(w.env, w.env.stdout, o, changed)
-}
 
 func availCommand(e *env) *cli.Command {
 	return &cli.Command{
