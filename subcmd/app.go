@@ -429,7 +429,7 @@ func (e *env) socketPath() string {
 }
 
 // patience is how long a client waits for a daemon that is just starting.
-const patience = 500 * time.Millisecond
+const patience = 2 * time.Second
 
 // client returns a client of the daemon. It connects with the first request.
 func (e *env) client() *socket.Client {

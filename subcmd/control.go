@@ -182,10 +182,6 @@ func scaleCommand(e *env) *cli.Command {
 	}
 }
 
-// waitPatience is how long pm wait waits for a daemon that is just starting: a
-// script that has started one in the background goes on with a wait.
-const waitPatience = 2 * time.Second
-
 func waitCommand(e *env) *cli.Command {
 	var (
 		o     controlOptions
@@ -208,7 +204,6 @@ func waitCommand(e *env) *cli.Command {
 			}
 			req := socket.WaitRequest{Selectors: c.Args().Slice(), For: until, TimeoutSeconds: o.timeout.Seconds()}
 			return runControl(c.Context, e, o, "wait", req.Selectors, func(ctx context.Context, client *socket.Client) (socket.Result, error) {
-				client.Patience = waitPatience
 				return client.Wait(ctx, req)
 			})
 		},

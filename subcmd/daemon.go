@@ -187,6 +187,10 @@ func (d *daemon) serve(ctx context.Context, listener net.Listener, programs []*r
 	parts.Go(func() error { return d.events.run(logging) })         // ends with logging
 	parts.Go(func() error { return d.runMailer(logging) })          // ends with logging
 	parts.Go(func() error { d.signals(work, signals); return nil }) // ends with work
+
+	d.started(listener.Addr().String())
+	err := d.group.Apply(work, programs, nil)
+	// Whoever has connected by now is answered when the programs are known.
 	serving, stopServing := context.WithCancel(work)
 	parts.Go(func() error { // ends with serving, or when the socket fails
 		err := socket.Serve(serving, listener, d.service(), socket.ServerOptions{Log: d.log})
@@ -195,9 +199,6 @@ func (d *daemon) serve(ctx context.Context, listener net.Listener, programs []*r
 		}
 		return err
 	})
-
-	d.started(listener.Addr().String())
-	err := d.group.Apply(work, programs, nil)
 	select {
 	case <-d.quitting:
 	case <-ctx.Done():
