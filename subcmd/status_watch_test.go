@@ -14,16 +14,16 @@ import (
 	"pm.example/socket"
 )
 
-// screen is a terminal that a command writes to.
-type screen struct {
+// display is a terminal that a command writes to.
+type display struct {
 	tty  *os.File
 	mu   sync.Mutex
 	text strings.Builder // all that was written; guarded by mu
 	more chan struct{}   // something was
 }
 
-// newScreen opens a terminal of the given size.
-func newScreen(t *testing.T, rows, columns uint16) *screen {
+// newDisplay opens a terminal of the given size.
+func newDisplay(t *testing.T, rows, columns uint16) *display {
 	t.Helper()
 	master, tty, err := pty.Open()
 	if err != nil {
@@ -32,7 +32,7 @@ func newScreen(t *testing.T, rows, columns uint16) *screen {
 	if err := pty.Setsize(tty, &pty.Winsize{Rows: rows, Cols: columns}); err != nil {
 		t.Fatal(err)
 	}
-	s := &screen{tty: tty, more: make(chan struct{}, 1)}
+	s := &display{tty: tty, more: make(chan struct{}, 1)}
 	var reader sync.WaitGroup
 	reader.Go(func() { // ended by closing tty
 		_, _ = io.Copy(s, master)
@@ -41,7 +41,7 @@ func newScreen(t *testing.T, rows, columns uint16) *screen {
 	return s
 }
 
-func (s *screen) Write(p []byte) (int, error) {
+func (s *display) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	select {
@@ -53,7 +53,7 @@ func (s *screen) Write(p []byte) (int, error) {
 
 // after waits for text that is written after the first n bytes, and returns
 // where it ends.
-func (s *screen) after(t *testing.T, n int, text string) int {
+func (s *display) after(t *testing.T, n int, text string) int {
 	t.Helper()
 	for deadline := time.After(moment); ; {
 		s.mu.Lock()
@@ -136,7 +136,7 @@ func watching(t *testing.T, path string, stdout io.Writer, args ...string) (stop
 func TestWatchPrintsChanges(t *testing.T) {
 	s := newStage()
 	path, stop := s.on(t)
-	var out screen
+	var out display
 	out.more = make(chan struct{}, 1)
 	_, ended := watching(t, path, &out, "db")
 	out.after(t, 0, "db  RUNNING  5000001  2h03m  0  -\n")
@@ -156,7 +156,7 @@ func TestWatchPrintsChanges(t *testing.T) {
 func TestWatchGoesOnWithTheNextDaemon(t *testing.T) {
 	s := newStage()
 	path, _ := s.on(t)
-	var out screen
+	var out display
 	out.more = make(chan struct{}, 1)
 	stop, ended := watching(t, path, &out)
 	n := out.after(t, 0, "RUNNING")
@@ -183,7 +183,7 @@ func TestWatchGoesOnWithTheNextDaemon(t *testing.T) {
 func TestWatchRedraws(t *testing.T) {
 	s := newStage()
 	path, _ := s.on(t)
-	tty := newScreen(t, 24, 80)
+	tty := newDisplay(t, 24, 80)
 	stop, ended := watching(t, path, tty.tty)
 	const heading = "\x1b[HNAME  STATE    PID      UPTIME  RESTARTS  EXIT  DETAIL\x1b[K\r\n"
 	n := tty.after(t, 0, heading+"db    \x1b[32mRUNNING\x1b[0m  5000001  2h03m   0         -\x1b[K\r\n\x1b[J")
@@ -209,7 +209,7 @@ func TestStatusInASmallTerminal(t *testing.T) {
 		<-ctx.Done()
 		return ctx.Err()
 	}}).on(t)
-	tty := newScreen(t, 4, 30)
+	tty := newDisplay(t, 4, 30)
 	var stderr strings.Builder
 	if code := pmTo(t.Context(), path, tty.tty, &stderr, "status", "web"); code != 3 || stderr.String() != "" {
 		t.Errorf("exit %d and %q", code, stderr.String())
