@@ -45,6 +45,7 @@ func run(ctx context.Context, e *env, args []string) error {
 func commands(e *env) []*cli.Command {
 	return []*cli.Command{
 		availCommand(e),
+		completionCommand(e),
 		configCommand(e),
 		daemonCommand(e),
 		eventsCommand(e),
@@ -56,6 +57,7 @@ func commands(e *env) []*cli.Command {
 		rereadCommand(e),
 		restartCommand(e),
 		scaleCommand(e),
+		shellCommand(e),
 		shutdownCommand(e),
 		signalCommand(e),
 		signalTreeCommand(e),
