@@ -9,8 +9,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -347,7 +349,9 @@ func newImage(c *Command, path string, tag uint64, s *slots) (*image, *SpawnErro
 	if len(c.Listen) > maxListen {
 		return nil, &SpawnError{Doing: "cannot pass descriptors", Err: fmt.Errorf("%d are too many (at most %d)", len(c.Listen), maxListen)}
 	}
-	if c.Inherit {
+	if !c.Inherit {
+		im.ignored = ignoredSignals()
+	} else {
 		im.closeFrom = lastFD // closes nothing, but gives the child its own table
 	}
 	if c.Terminal {
@@ -529,6 +533,22 @@ func cStrings(list []string) []*byte {
 	}
 	return out
 }
+
+// ignoredSignals lists the signals that pm was started to ignore: a shell starts
+// a job with & with INT and QUIT ignored, nohup with HUP. It is asked once: pm
+// itself ignores none.
+var ignoredSignals = sync.OnceValue(func() (list []uintptr) {
+	for sig := uintptr(1); sig <= 64; sig++ {
+		var action [4]uint64 // struct sigaction of the kernel
+		_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, sig, 0, uintptr(unsafe.Pointer(&action)), 8, 0, 0)
+		if errno == 0 && action[0] == sigIgn {
+			list = append(list, sig)
+		}
+	}
+	return list
+})
+
+const sigIgn = 1 // SIG_IGN
 
 // listenEnv lays out an environment with LISTEN_FDS and a LISTEN_PID whose
 // digits the child fills in: nobody knows its pid before.

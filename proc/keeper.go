@@ -164,6 +164,7 @@ func newKeeper(log *slog.Logger, waits int) (*Keeper, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("cannot become a child subreaper: %w", err)
 	}
+	ignoredSignals() // before anything changes
 	quietDeaths()
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &Keeper{

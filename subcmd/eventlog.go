@@ -45,6 +45,9 @@ const (
 	queuedEvents = 20000
 )
 
+// gatherFor is how much later than it happened an event is logged.
+const gatherFor = 5 * time.Millisecond
+
 // trimAfter is how long no event must come before memory is given back.
 const trimAfter = 3 * time.Second
 
@@ -124,6 +127,12 @@ func (l *eventLog) run(ctx context.Context) error {
 	for {
 		select {
 		case <-l.wake:
+			// Events come in bursts, and what they tell of goes first: a replacement
+			// is being launched right now.
+			select {
+			case <-time.After(gatherFor):
+			case <-ctx.Done():
+			}
 			l.drain()
 			quiet.Reset(trimAfter)
 		case <-quiet.C:
