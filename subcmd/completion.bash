@@ -40,12 +40,12 @@ _pm_argument() {
 	esac
 }
 
-# _pm_flag_values offers the values of the flag $1, and tells whether it takes
-# any.
 _pm_takes_value() { [[ $'\n'$valued == *$'\n'"$1"=* ]]; }
 
+# _pm_values offers the values of the flag $1, where they are known.
 _pm_values() {
-	local line=${valued#*"$1"=}
+	local line=$'\n'$valued
+	line=${line#*$'\n'"$1"=}
 	line=${line%%$'\n'*}
 	_pm_offer "${line// /$'\n'}"
 }

@@ -35,7 +35,7 @@ _pm_argument() {
 		SIGNAL) compadd -- ${(@)signals:#(EXIT|ZERR|DEBUG)} ;;
 		COMMAND) _pm_table ''; _pm_offer "$commands" ;;
 		CMD) _command_names -e ;;
-		*'|'*) _pm_offer "${kind//|/$'\n'}" ;;
+		*'|'*) _pm_offer "${kind//\|/$'\n'}" ;;
 		*) _files ;;
 	esac
 }
@@ -44,7 +44,8 @@ _pm_takes_value() { [[ $'\n'$valued == *$'\n'"$1"=* ]] }
 
 # _pm_values proposes the values of the flag $1, or files.
 _pm_values() {
-	local line=${${$'\n'$valued}#*$'\n'"$1"=}
+	local line=$'\n'$valued
+	line=${line#*$'\n'"$1"=}
 	line=${line%%$'\n'*}
 	if [[ -n $line ]]; then
 		_pm_offer "${line// /$'\n'}"
