@@ -3,6 +3,7 @@ package subcmd
 import (
 	"context"
 	"slices"
+	"strings"
 	"testing"
 
 	"pm.example/socket"
@@ -70,6 +71,25 @@ func TestEvents(t *testing.T) {
 				t.Errorf("asked %+v, want %+v", got, test.want)
 			}
 		})
+	}
+}
+
+// On a terminal events are for people, and nothing in them moves its cursor.
+func TestEventsOnATerminal(t *testing.T) {
+	ev := socket.Event{Schema: 1, Seq: 2, Time: instances()[0].Since, Type: "command", Message: "stop a\x1b[2J\nb"}
+	path, _ := (&puppet{events: func(_ context.Context, _ socket.EventsRequest, emit func(socket.Event) error) error {
+		return emit(ev)
+	}}).on(t)
+	tty := newDisplay(t, 24, 80)
+	for args, want := range map[string]string{
+		"events":        ev.Time.Local().Format("2006-01-02 15:04:05") + `  command: stop a\x1b[2J\nb` + "\r\n",
+		"events --json": `{"schema":1,"seq":2,"time":"2026-05-01T12:00:00Z","type":"command","message":"stop a\u001b[2J\nb"}` + "\r\n",
+	} {
+		var stderr strings.Builder
+		if code := pmTo(t.Context(), path, tty.tty, &stderr, strings.Fields(args)...); code != 0 || stderr.Len() > 0 {
+			t.Errorf("pm %s: exit %d and %q", args, code, stderr.String())
+		}
+		tty.after(t, 0, want)
 	}
 }
 

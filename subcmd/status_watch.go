@@ -27,7 +27,7 @@ var errDaemonEnded = &socket.Problem{
 func watchStatus(ctx context.Context, e *env, client *socket.Client, o statusOptions, selectors []string) error {
 	ctx, stop := interruptible(ctx)
 	defer stop()
-	w := &statusWatch{env: e, client: client, options: o, selectors: selectors, seen: map[string]string{}}
+	w := &statusWatch{env: e, client: client, options: o, selectors: selectors}
 	w.live = isTerminal(e.stdout) && o.format != "json"
 	if err := w.selectsAny(ctx); err != nil {
 		return err
@@ -149,15 +149,15 @@ func (w *statusWatch) show(ctx context.Context) error {
 		w.last, w.at = status, time.Now()
 		return w.redraw()
 	}
-	changed := status
+	changed, seen := status, map[string]string{} // what was removed is forgotten
 	changed.Instances = nil
 	for _, i := range status.Instances {
-		mark := fmt.Sprint(i.State, i.PID, i.Restarts, i.Detail)
-		if w.seen[i.Name] != mark {
-			w.seen[i.Name] = mark
+		seen[i.Name] = fmt.Sprint(i.State, i.PID, i.Restarts, i.Detail)
+		if w.seen[i.Name] != seen[i.Name] {
 			changed.Instances = append(changed.Instances, i)
 		}
 	}
+	w.seen = seen
 	if len(changed.Instances) == 0 {
 		return nil
 	}

@@ -152,6 +152,25 @@ func TestWatchPrintsChanges(t *testing.T) {
 	}
 }
 
+// An instance that was removed and is there again is printed again.
+func TestWatchForgetsWhatIsRemoved(t *testing.T) {
+	all := instances()
+	out := &display{more: make(chan struct{}, 1)}
+	w := &statusWatch{env: &env{stdout: out, getenv: noEnv}, options: statusOptions{format: "plain", quiet: true}}
+	for _, list := range [][]socket.Instance{all[:2], all[:1], all[:2], all[:2]} {
+		path, stop := (&puppet{status: statusOf(list)}).on(t)
+		w.client = socket.Dial(path)
+		if err := w.show(t.Context()); err != nil {
+			t.Error(err)
+		}
+		w.client.Close()
+		stop()
+	}
+	if got := out.text.String(); got != "db\njob\njob\n" {
+		t.Errorf("printed %q", got)
+	}
+}
+
 // A daemon that ends says so for a moment, and another may take its place.
 func TestWatchGoesOnWithTheNextDaemon(t *testing.T) {
 	s := newStage()
