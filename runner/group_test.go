@@ -578,3 +578,14 @@ func TestIdleMeansNoTimers(t *testing.T) {
 		}
 	}, p)
 }
+
+func TestBackoffNeverExceedsItsMaximum(t *testing.T) {
+	b := Backoff{Initial: time.Second, Max: 8 * time.Second, Factor: 2, Jitter: 0.5}
+	for n := 1; n < 100; n++ {
+		for _, random := range []float64{0, 0.5, 0.999} {
+			if d := b.wait(n, random); d <= 0 || d > b.Max {
+				t.Errorf("wait %d with random %v is %s", n, random, d)
+			}
+		}
+	}
+}

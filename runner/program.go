@@ -104,8 +104,9 @@ type Backoff struct {
 // [0, 1).
 func (b Backoff) wait(n int, random float64) time.Duration {
 	d := float64(b.Initial) * math.Pow(max(b.Factor, 1), float64(n-1))
-	if b.Max > 0 {
-		d = min(d, float64(b.Max))
+	d *= 1 + b.Jitter*(2*random-1)
+	if b.Max > 0 { // many that have reached it stay apart: downwards only
+		d = min(d, float64(b.Max)*(1-b.Jitter*random))
 	}
-	return time.Duration(d * (1 + b.Jitter*(2*random-1)))
+	return time.Duration(d)
 }

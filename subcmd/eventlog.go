@@ -105,7 +105,7 @@ func (l *eventLog) replay(since uint64, f *follower, follow bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	first := l.seq - uint64(l.count) + 1
-	for seq := max(first, since+1); seq <= l.seq; seq++ {
+	for seq := max(first, min(since, l.seq)+1); seq <= l.seq; seq++ {
 		if err := f.emit(l.kept[seq%keptEvents]); err != nil {
 			return err
 		}
