@@ -49,6 +49,9 @@ type Command struct {
 	// Terminal leaves the program in pm's session, in a process group of its
 	// own, and in the foreground if pm is. Otherwise it leads its own session.
 	Terminal bool
+	// Shared, with Terminal, leaves it in pm's process group too: it is a part of
+	// whatever job of a shell pm is a part of.
+	Shared bool
 }
 
 // User is an identity: numbers only, looked up by the caller.
@@ -342,7 +345,7 @@ func newImage(c *Command, path string, tag uint64, s *slots) (*image, *SpawnErro
 		umask:     -1,
 		cgroup:    -1,
 		session:   !c.Terminal,
-		group:     c.Terminal,
+		group:     c.Terminal && !c.Shared,
 		terminal:  -1,
 		tag:       unix.Rlimit{Cur: tag, Max: tag},
 	}
@@ -354,7 +357,7 @@ func newImage(c *Command, path string, tag uint64, s *slots) (*image, *SpawnErro
 	} else {
 		im.closeFrom = lastFD // closes nothing, but gives the child its own table
 	}
-	if c.Terminal {
+	if im.group {
 		im.terminal = foregroundSlot(c)
 	}
 	for _, text := range append([]string{path, c.Dir}, c.Argv...) {

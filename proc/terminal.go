@@ -2,7 +2,9 @@ package proc
 
 import (
 	"os"
+	"os/signal"
 	"runtime"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,6 +15,16 @@ func InForeground(f *os.File) bool {
 	pgrp, err := unix.IoctlGetInt(int(f.Fd()), unix.TIOCGPGRP)
 	return err == nil && pgrp == unix.Getpgrp()
 }
+
+// OnTerminal reports whether f is pm's controlling terminal.
+func OnTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetInt(int(f.Fd()), unix.TIOCGPGRP)
+	return err == nil
+}
+
+// LeadsJob reports whether pm leads its process group: a shell with job control
+// has made it for pm, and perhaps for others that pm is piped to.
+func LeadsJob() bool { return unix.Getpgrp() == os.Getpid() }
 
 // TakeTerminal puts pm itself back into the foreground of a terminal.
 func TakeTerminal(tty *os.File) { giveTerminal(tty, unix.Getpgrp()) }
@@ -42,6 +54,23 @@ func Suspend(tty *os.File, leader int) {
 		giveTerminal(tty, leader)
 	}
 	_ = unix.Kill(-leader, unix.SIGCONT)
+}
+
+// Pause stops pm if the program that leader leads is stopped, as by Ctrl-Z, and
+// shares pm's process group: the shell then sees all of its job stopped. It
+// returns when the shell has resumed them.
+func Pause(leader int) {
+	if st, err := readStat(leader); err == nil && st.state == 'T' {
+		stopSelf()
+	}
+}
+
+// Die ends pm as the signal's default action does, so that a shell that runs a
+// script sees that its command was interrupted, and does not go on with the next.
+func Die(sig syscall.Signal) {
+	signal.Reset(sig)
+	_ = unix.Kill(os.Getpid(), sig)
+	select {} // until it arrives
 }
 
 // stopSelf stops this process. The signal goes to the calling thread, so that

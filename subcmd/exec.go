@@ -49,7 +49,8 @@ descriptors, it is not restarted (autorestart never), and no start counts as
 failed (starttime 0).
 
 TERM stops the program as its stopsignal and stoptime say; every other signal is
-passed on.
+passed on. Ctrl-C is not: the terminal itself sends it to the program, and what
+dies of it is not restarted.
 
 Examples:
   pm exec -- make -j8 all
@@ -166,8 +167,9 @@ func runExec(ctx context.Context, e *env, o execOptions, program *config.Program
 	if err != nil {
 		return err
 	}
+	defer f.dieToo() // after the keeper has cleaned up
 	defer f.keeper.Close()
-	spec, err := execSpec(program)
+	spec, err := execSpec(program, f.keeper.shared)
 	if err != nil {
 		return usageError(err)
 	}
@@ -202,7 +204,8 @@ func newForeground(e *env, o execOptions) (*foreground, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.keeper = &jobKeeper{Keeper: keeper, tty: terminalOf()}
+	f.keeper = &jobKeeper{Keeper: keeper}
+	f.keeper.tty, f.keeper.shared = terminalOf()
 	f.group = runner.New(runner.Options{
 		Host: f.keeper, Tell: f.tell, Log: log,
 		Capture: func(_ string, _ int, ev proc.Event) { ev.ClosePipes() },
@@ -212,7 +215,7 @@ func newForeground(e *env, o execOptions) (*foreground, error) {
 }
 
 // execSpec is the program with pm's own descriptors where it names none.
-func execSpec(p *config.Program) (*runner.Program, error) {
+func execSpec(p *config.Program, shared bool) (*runner.Program, error) {
 	spec, err := assemble(p, os.Environ())
 	if err != nil {
 		return nil, err
@@ -229,7 +232,7 @@ func execSpec(p *config.Program) (*runner.Program, error) {
 		inherit(&c.Stdin, p.Stdin, os.Stdin)
 		inherit(&c.Stdout, p.Stdout, os.Stdout)
 		inherit(&c.Stderr, p.Stderr, os.Stderr)
-		c.Terminal, c.Inherit, c.Listen = true, len(listen) == 0, listen
+		c.Terminal, c.Shared, c.Inherit, c.Listen = true, shared, len(listen) == 0, listen
 		return c, nil
 	}
 	return spec, nil
@@ -308,7 +311,8 @@ func (f *foreground) wait(ctx, work context.Context, signals <-chan os.Signal, t
 }
 
 // signal stops the program on TERM, and passes every other signal on. While no
-// program runs, as between two attempts, there is nobody to pass them to.
+// program runs, as between two attempts, there is nobody to pass them to; and
+// what a terminal sends to a job, the program has got as well.
 func (f *foreground) signal(ctx context.Context, sig syscall.Signal) {
 	living := f.keeper.List()
 	switch sig {
@@ -322,6 +326,9 @@ func (f *foreground) signal(ctx context.Context, sig syscall.Signal) {
 			f.stop(ctx, sig)
 			return
 		}
+	}
+	if f.keeper.fromTerminal(sig) {
+		return
 	}
 	for id := range living {
 		_ = f.keeper.Signal(id, sig)
@@ -380,6 +387,18 @@ func (f *foreground) status() error {
 	return exitStatus(last.Exit.Code)
 }
 
+// dieToo ends pm by INT where the terminal has sent that to it and the program:
+// a shell goes on with its script after an exit code, also after 130.
+func (f *foreground) dieToo() {
+	last := f.last.Load()
+	if last == nil || last.Exit == nil || !f.keeper.fromTerminal(syscall.SIGINT) {
+		return
+	}
+	if last.Exit.Signal == syscall.SIGINT || f.asked == syscall.SIGINT {
+		proc.Die(syscall.SIGINT)
+	}
+}
+
 func (f *foreground) launchError(message string) error {
 	code := 126
 	if f.keeper.missing.Load() {
@@ -393,7 +412,18 @@ func (f *foreground) launchError(message string) error {
 type jobKeeper struct {
 	*proc.Keeper
 	tty     *os.File // nil: none
+	shared  bool     // the program is in pm's process group
 	missing atomic.Bool
+}
+
+// fromTerminal reports whether a signal may be one that the terminal has sent to
+// the whole process group, the program included.
+func (k *jobKeeper) fromTerminal(sig syscall.Signal) bool {
+	switch sig {
+	case syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTSTP:
+		return k.shared && proc.InForeground(k.tty)
+	}
+	return false
 }
 
 // Take returns the events, after doing what job control asks for.
@@ -402,7 +432,10 @@ func (k *jobKeeper) Take() []proc.Event {
 	for _, e := range events {
 		switch e.Kind {
 		case proc.Paused:
-			if k.tty != nil {
+			switch {
+			case k.shared:
+				proc.Pause(e.PID)
+			case k.tty != nil:
 				proc.Suspend(k.tty, e.PID)
 			}
 		case proc.Exited:
@@ -417,20 +450,24 @@ func (k *jobKeeper) Take() []proc.Event {
 
 // reclaim puts pm back into the terminal's foreground.
 func (k *jobKeeper) reclaim() {
-	if k.tty != nil {
+	if k.tty != nil && !k.shared {
 		proc.TakeTerminal(k.tty)
 	}
 }
 
-// terminalOf returns which of pm's descriptors is a terminal that it is in the
-// foreground of; nil if none.
-func terminalOf() *os.File {
+// terminalOf returns which of pm's descriptors is its terminal, nil if none, and
+// whether the program is to stay in pm's process group. It gets a group of its
+// own, in the foreground, where pm is all there is of a shell's job. In a
+// pipeline or a script others of the group use the terminal too; in the
+// background the shell must find the program when it brings the job forward.
+func terminalOf() (tty *os.File, shared bool) {
 	for _, f := range []*os.File{os.Stdin, os.Stdout, os.Stderr} {
-		if proc.InForeground(f) {
-			return f
+		if proc.OnTerminal(f) {
+			alone := proc.LeadsJob() && proc.InForeground(os.Stdin) && proc.InForeground(os.Stdout)
+			return f, !alone
 		}
 	}
-	return nil
+	return nil, false
 }
 
 // notifyReady tells the service manager that the program is up, sd_notify(3).
