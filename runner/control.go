@@ -346,7 +346,9 @@ func (g *Group) Wait(ctx context.Context, sel []Selector, running bool) ([]Outco
 		switch {
 		case running && i.status == task.StatusRunning, !running && rests:
 			return i.outcome(Done, string(i.status)), true
-		case running && i.status == task.StatusFatal:
+		case running && i.status == task.StatusExited && i.ok(): // it has done what it was to do
+			return i.outcome(Done, string(i.status)), true
+		case running && (i.status == task.StatusFatal || i.status == task.StatusExited):
 			return i.outcome(StartFailed, string(i.status)+withDetail(i.detail)), true
 		case i.dropped:
 			return i.outcome(CannotDo, "no longer in the configuration"), true
