@@ -24,7 +24,7 @@ _pm_names() { timeout 1 "$pm" "${socket[@]}" status -q 2>/dev/null }
 # _pm_argument proposes what the argument number $position, from 0, can be.
 _pm_argument() {
 	local -a kinds
-	local kind
+	local kind newline=$'\n'
 	kinds=("${(@f)arguments}")
 	kind=${kinds[position+1]}
 	[[ -z $kind && $kinds[-1] == *…* ]] && kind=$kinds[-1]
@@ -35,7 +35,7 @@ _pm_argument() {
 		SIGNAL) compadd -- ${(@)signals:#(EXIT|ZERR|DEBUG)} ;;
 		COMMAND) _pm_table ''; _pm_offer "$commands" ;;
 		CMD) _command_names -e ;;
-		*'|'*) _pm_offer "${kind//\|/$'\n'}" ;;
+		*'|'*) _pm_offer "${kind//\|/$newline}" ;;
 		*) _files ;;
 	esac
 }
@@ -44,11 +44,11 @@ _pm_takes_value() { [[ $'\n'$valued == *$'\n'"$1"=* ]] }
 
 # _pm_values proposes the values of the flag $1, or files.
 _pm_values() {
-	local line=$'\n'$valued
+	local newline=$'\n' line=$'\n'$valued
 	line=${line#*$'\n'"$1"=}
 	line=${line%%$'\n'*}
 	if [[ -n $line ]]; then
-		_pm_offer "${line// /$'\n'}"
+		_pm_offer "${line// /$newline}"
 	else
 		_files
 	fi
