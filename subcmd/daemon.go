@@ -170,6 +170,10 @@ func (d *daemon) close() {
 // quit begins the end.
 func (d *daemon) quit() { d.quitOnce.Do(func() { close(d.quitting) }) }
 
+// logPatience is how long the daemon's end waits for a log that takes no more,
+// such as a pipe whose reader is stuck.
+const logPatience = 2 * time.Second
+
 // serve runs everything until the daemon has stopped all programs. The order of
 // the end is that of the beginning backwards: first the programs, while clients
 // can still watch; then the socket; last the log.
@@ -184,13 +188,14 @@ func (d *daemon) serve(ctx context.Context, listener net.Listener, programs []*r
 	var parts errgroup.Group
 	logging, stopLogging := context.WithCancel(work)
 	parts.Go(func() error { return d.group.Run(work) })             // ends with work
-	parts.Go(func() error { return d.events.run(logging) })         // ends with logging
 	parts.Go(func() error { return d.runMailer(logging) })          // ends with logging
 	parts.Go(func() error { d.signals(work, signals); return nil }) // ends with work
 
 	d.started(listener.Addr().String())
 	err := d.group.Apply(work, programs, nil)
 	// Whoever has connected by now is answered when the programs are known.
+	logged := make(chan struct{})
+	go func() { defer close(logged); d.events.run(logging) }() // ends with logging, or with the process
 	serving, stopServing := context.WithCancel(work)
 	parts.Go(func() error { // ends with serving, or when the socket fails
 		err := socket.Serve(serving, listener, d.service(), socket.ServerOptions{Log: d.log})
@@ -209,6 +214,10 @@ func (d *daemon) serve(ctx context.Context, listener net.Listener, programs []*r
 	stopServing()
 	stopLogging()
 	stopWork()
+	select {
+	case <-logged:
+	case <-time.After(logPatience):
+	}
 	return errors.Join(err, parts.Wait())
 }
 

@@ -121,7 +121,7 @@ func (l *eventLog) replay(since uint64, f *follower, follow bool) error {
 // holds up nothing but itself.
 //
 // When it has been quiet for a while after a burst, memory is given back.
-func (l *eventLog) run(ctx context.Context) error {
+func (l *eventLog) run(ctx context.Context) {
 	quiet := time.NewTimer(trimAfter)
 	defer quiet.Stop()
 	for {
@@ -139,7 +139,7 @@ func (l *eventLog) run(ctx context.Context) error {
 			proc.Trim()
 		case <-ctx.Done():
 			l.drain()
-			return nil
+			return
 		}
 	}
 }
