@@ -139,7 +139,7 @@ func printTree(e *env, o signalTreeOptions, report proc.TreeReport) error {
 			if m.Outcome == proc.Excluded {
 				note = " (excluded)"
 			}
-			if _, err := fmt.Fprintf(e.stdout, "%s%d %s%s\n", strings.Repeat("  ", m.Depth), m.PID, m.Name, note); err != nil {
+			if _, err := fmt.Fprintf(e.stdout, "%s%d %s%s\n", strings.Repeat("  ", m.Depth), m.PID, printable(m.Name), note); err != nil {
 				return err
 			}
 		}
@@ -173,7 +173,7 @@ func treeVerdict(report proc.TreeReport) error {
 		if errors.Is(m.Err, syscall.EPERM) {
 			refused++
 		}
-		left = append(left, fmt.Sprintf("%s (%s)", m.Process, why))
+		left = append(left, printable(fmt.Sprintf("%s (%s)", m.Process, why)))
 	}
 	switch {
 	case len(left) > 0 && refused == len(left):
