@@ -95,14 +95,20 @@ func launchCommand(p *config.Program, template proc.Command, environ []string, i
 // marked by a leading dash.
 func readEnvFile(path string) ([]string, error) {
 	name, optional := strings.CutPrefix(path, "-")
-	f, err := os.Open(name)
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO that nobody writes holds up no launch
 	if optional && errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
+	}
+	if path := (*fs.PathError)(nil); errors.As(err, &path) {
+		return nil, path.Err // the path is told already
 	}
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }()
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		return nil, errors.New("it is a directory")
+	}
 	return config.ParseEnvFile(f, name)
 }
 
