@@ -1,0 +1,169 @@
+// Package codec turns values into bytes and back, for what one pm writes and
+// another reads: the records of a journal, and the frames between a keeper and
+// its worker. Numbers are varints and strings carry their length, so that a
+// record costs nanoseconds and any byte can stand in it. There are no field
+// names: who writes and who reads agree on the order, and on a number of version
+// in front. It never interprets what it carries.
+package codec
+
+import (
+	"encoding/binary"
+	"errors"
+	"math"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Encoder appends values to a record. The zero value is an empty record.
+type Encoder []byte
+
+// Uint appends an unsigned number.
+func (e *Encoder) Uint(n uint64) { *e = binary.AppendUvarint(*e, n) }
+
+// Int appends a number.
+func (e *Encoder) Int(n int) { *e = binary.AppendVarint(*e, int64(n)) }
+
+// Bool appends a truth value.
+func (e *Encoder) Bool(b bool) {
+	if b {
+		*e = append(*e, 1)
+		return
+	}
+	*e = append(*e, 0)
+}
+
+// String appends a string of any bytes.
+func (e *Encoder) String(s string) {
+	e.Uint(uint64(len(s)))
+	*e = append(*e, s...)
+}
+
+// Strings appends a list of strings.
+func (e *Encoder) Strings(list []string) {
+	e.Uint(uint64(len(list)))
+	for _, s := range list {
+		e.String(s)
+	}
+}
+
+// Time appends a moment, by the wall clock and by the monotonic one.
+func (e *Encoder) Time(t time.Time) {
+	if t.IsZero() {
+		*e = binary.AppendVarint(*e, math.MinInt64)
+		return
+	}
+	*e = binary.AppendVarint(*e, t.UnixNano())
+	*e = binary.AppendVarint(*e, int64(Monotonic()-time.Since(t)))
+}
+
+// Monotonic reads the clock that all processes of the machine share and that no
+// one can set: CLOCK_MONOTONIC of clock_gettime(2).
+func Monotonic() time.Duration {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // it cannot fail for this clock
+	return time.Duration(now.Nano())
+}
+
+// Decoder takes values from a record, in the order in which they were appended.
+// After the first fault every value is zero, so that only [Decoder.Err] has to
+// be looked at.
+type Decoder struct {
+	// Rebooted says that the record was written before the machine last started,
+	// so that its monotonic clock means nothing.
+	Rebooted bool
+
+	rest []byte
+	err  error
+}
+
+// NewDecoder returns a decoder of a record, which it does not copy and which
+// must not change.
+func NewDecoder(record []byte) *Decoder { return &Decoder{rest: record} }
+
+// errShort is the one fault there is.
+var errShort = errors.New("the record ends too early, or is of another kind")
+
+// Err returns the first fault.
+func (d *Decoder) Err() error { return d.err }
+
+// More reports whether anything is left.
+func (d *Decoder) More() bool { return len(d.rest) > 0 }
+
+func (d *Decoder) fail() {
+	d.err = errShort
+	d.rest = nil
+}
+
+// Uint takes an unsigned number.
+func (d *Decoder) Uint() uint64 {
+	n, size := binary.Uvarint(d.rest)
+	if size <= 0 {
+		d.fail()
+		return 0
+	}
+	d.rest = d.rest[size:]
+	return n
+}
+
+func (d *Decoder) varint() int64 {
+	n, size := binary.Varint(d.rest)
+	if size <= 0 {
+		d.fail()
+		return 0
+	}
+	d.rest = d.rest[size:]
+	return n
+}
+
+// Int takes a number.
+func (d *Decoder) Int() int { return int(d.varint()) }
+
+// Bool takes a truth value.
+func (d *Decoder) Bool() bool { return d.Uint() != 0 }
+
+// String takes a string.
+func (d *Decoder) String() string {
+	n := d.Uint()
+	if n > uint64(len(d.rest)) {
+		d.fail()
+		return ""
+	}
+	s := string(d.rest[:n])
+	d.rest = d.rest[n:]
+	return s
+}
+
+// Strings takes a list of strings; an empty one is nil.
+func (d *Decoder) Strings() []string {
+	n := d.Uint()
+	if n > uint64(len(d.rest)) { // each takes a byte at least
+		d.fail()
+		return nil
+	}
+	if n == 0 {
+		return nil
+	}
+	list := make([]string, n)
+	for i := range list {
+		list[i] = d.String()
+	}
+	return list
+}
+
+// Time takes a moment. It has a monotonic reading, by which it can be compared
+// with moments of this process, unless the machine was Rebooted meanwhile.
+func (d *Decoder) Time() time.Time {
+	wall := d.varint()
+	if d.err != nil || wall == math.MinInt64 {
+		return time.Time{}
+	}
+	monotonic := time.Duration(d.varint())
+	if d.err != nil {
+		return time.Time{}
+	}
+	if d.Rebooted {
+		return time.Unix(0, wall)
+	}
+	return time.Now().Add(monotonic - Monotonic())
+}

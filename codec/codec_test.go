@@ -1,0 +1,98 @@
+package codec
+
+import (
+	"bytes"
+	"slices"
+	"testing"
+	"time"
+)
+
+func TestRoundTrip(t *testing.T) {
+	now := time.Now()
+	var e Encoder
+	e.Uint(1 << 63)
+	e.Int(-41)
+	e.Bool(true)
+	e.Bool(false)
+	e.String("a\x00\xffb")
+	e.Strings([]string{"", "x"})
+	e.Strings(nil)
+	e.Time(now)
+	e.Time(time.Time{})
+
+	d := NewDecoder(e)
+	if n := d.Uint(); n != 1<<63 {
+		t.Errorf("Uint: %d", n)
+	}
+	if n := d.Int(); n != -41 {
+		t.Errorf("Int: %d", n)
+	}
+	if !d.Bool() || d.Bool() {
+		t.Error("Bool")
+	}
+	if s := d.String(); s != "a\x00\xffb" {
+		t.Errorf("String: %q", s)
+	}
+	if l := d.Strings(); !slices.Equal(l, []string{"", "x"}) {
+		t.Errorf("Strings: %q", l)
+	}
+	if l := d.Strings(); l != nil {
+		t.Errorf("Strings of none: %q", l)
+	}
+	if at := d.Time(); at.Sub(now).Abs() > 100*time.Microsecond {
+		t.Errorf("Time: %v, want about %v", at, now)
+	}
+	if at := d.Time(); !at.IsZero() {
+		t.Errorf("zero Time: %v", at)
+	}
+	if d.More() || d.Err() != nil {
+		t.Errorf("left over: %v, %v", d.More(), d.Err())
+	}
+}
+
+func TestTimeAfterReboot(t *testing.T) {
+	now := time.Now()
+	var e Encoder
+	e.Time(now)
+	d := NewDecoder(e)
+	d.Rebooted = true
+	if at := d.Time(); !at.Equal(now) || at.String() != now.Round(0).String() {
+		t.Errorf("%v, want %v by the wall clock only", at, now)
+	}
+}
+
+// Whatever bytes come, a decoder gives an error or values, and never asks for
+// more memory than it was given bytes.
+func FuzzDecoder(f *testing.F) {
+	var e Encoder
+	e.Strings([]string{"a", "b"})
+	e.Int(7)
+	f.Add([]byte(e), []byte{4, 1})
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}, []byte{0, 1, 2, 3, 4, 5})
+	f.Fuzz(func(t *testing.T, record, kinds []byte) {
+		d := NewDecoder(bytes.Clone(record))
+		for _, kind := range kinds {
+			switch kind % 6 {
+			case 0:
+				d.Uint()
+			case 1:
+				d.Int()
+			case 2:
+				d.Bool()
+			case 3:
+				if s := d.String(); len(s) > len(record) {
+					t.Errorf("%d bytes of %d", len(s), len(record))
+				}
+			case 4:
+				if l := d.Strings(); len(l) > len(record) {
+					t.Errorf("%d strings of %d bytes", len(l), len(record))
+				}
+			case 5:
+				d.Time()
+			}
+		}
+		if d.Err() != nil && d.More() {
+			t.Error("values after a fault")
+		}
+	})
+}

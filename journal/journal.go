@@ -1,0 +1,244 @@
+// Package journal keeps what must outlive a process: a file of records to which
+// each change is appended, so that whoever opens it next finds the last state
+// that was written, at whatever instant its writer was killed.
+//
+// A record is written whole by one write(2), with its length and a checksum.
+// What a process has written is kept by the kernel when the process dies; only
+// a crash of the machine needs [Sync]. A torn record can only be the
+// last: it is cut off when the file is opened again.
+package journal
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Journal is an open journal. It is not safe for concurrent use.
+type Journal struct {
+	path   string
+	magic  string
+	file   *os.File
+	buffer []byte // records that are not written yet
+	size   int64  // of the file
+	base   int64  // its size when it was last written anew
+	torn   bool   // the last write failed half-way
+}
+
+// Bounds.
+const (
+	headerSize = 8        // of a record: its length and its checksum
+	maxRecord  = 64 << 20 // a longer one is damage
+	minRewrite = 1 << 20  // below this size a journal is not written anew
+)
+
+// castagnoli has an instruction on every machine that pm runs on.
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// A Damage is a file that could not be read to its end. What was read before it
+// is good; the file has been set aside under the name Aside.
+type Damage struct {
+	Path, Aside string
+	Offset      int64
+	Reason      string
+}
+
+func (d *Damage) Error() string {
+	return fmt.Sprintf("%s is damaged at byte %d (%s): what stands before that is used, and the file is kept as %s", d.Path, d.Offset, d.Reason, d.Aside)
+}
+
+// Open opens or makes the journal at path, and returns its records in the order
+// in which they were written. magic is a line of text that tells what sort of
+// journal it is; a file of another sort is set aside. A torn last record is cut
+// off silently, since that is how a crash looks; damage elsewhere is told by a
+// [Damage], with which the journal is usable all the same.
+func Open(path, magic string) (j *Journal, records [][]byte, err error) {
+	magic += "\n"
+	data, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, fmt.Errorf("cannot read the journal: %w", err)
+	}
+	records, good, fault := parse(data, magic)
+	var damage error
+	if fault != "" {
+		aside := fmt.Sprintf("%s.damaged-%s", path, time.Now().UTC().Format("20060102T150405.000"))
+		if err := os.Rename(path, aside); err != nil {
+			return nil, nil, fmt.Errorf("cannot set a damaged journal aside: %w", err)
+		}
+		damage = &Damage{Path: path, Aside: aside, Offset: int64(good), Reason: fault}
+	}
+	j = &Journal{path: path, magic: magic}
+	if fault != "" || len(data) < len(magic) {
+		return j, records, errors.Join(j.Rewrite(records), damage)
+	}
+	if j.file, err = os.OpenFile(path, os.O_RDWR, 0o600); err != nil {
+		return nil, nil, fmt.Errorf("cannot use the journal: %w", err)
+	}
+	j.size, j.base = int64(good), int64(good)
+	return j, records, j.cut()
+}
+
+// parse returns the records of a journal's bytes, how many bytes they take, and
+// what is wrong with what follows; a torn end is not wrong.
+func parse(data []byte, magic string) (records [][]byte, good int, fault string) {
+	if len(data) < len(magic) {
+		if !strings.HasPrefix(magic, string(data)) {
+			return nil, 0, "it is no journal of pm's"
+		}
+		return nil, 0, ""
+	}
+	if string(data[:len(magic)]) != magic {
+		return nil, 0, "it is no journal of this kind or version"
+	}
+	good = len(magic)
+	for {
+		rest := data[good:]
+		if len(rest) < headerSize {
+			return records, good, ""
+		}
+		size := int(binary.LittleEndian.Uint32(rest))
+		sum := binary.LittleEndian.Uint32(rest[4:])
+		if size > maxRecord {
+			return records, good, tornOr(rest, "a length that cannot be")
+		}
+		if headerSize+size > len(rest) {
+			return records, good, ""
+		}
+		record := rest[headerSize : headerSize+size]
+		if checksum(record) != sum {
+			return records, good, tornOr(rest[headerSize+size:], "a wrong checksum")
+		}
+		records = append(records, record)
+		good += headerSize + size
+	}
+}
+
+// tornOr tells a fault unless nothing follows but zeros: after a crash of the
+// machine a file may end in blocks that were never written.
+func tornOr(rest []byte, fault string) string {
+	if !slices.ContainsFunc(rest, func(b byte) bool { return b != 0 }) {
+		return ""
+	}
+	return fault
+}
+
+// cut makes the file end where its good records do.
+func (j *Journal) cut() error {
+	if err := j.file.Truncate(j.size); err != nil {
+		return fmt.Errorf("cannot cut the journal %s: %w", j.path, err)
+	}
+	_, err := j.file.Seek(j.size, io.SeekStart)
+	return err
+}
+
+// Add puts a record into the buffer; [Journal.Commit] writes it. It copies the
+// record.
+func (j *Journal) Add(record []byte) { j.buffer = appendRecord(j.buffer, record) }
+
+func appendRecord(dst, record []byte) []byte {
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(record)))
+	dst = binary.LittleEndian.AppendUint32(dst, checksum(record))
+	return append(dst, record...)
+}
+
+// checksum is not 0 for an empty record: zeros are no records.
+func checksum(record []byte) uint32 { return crc32.Update(1, castagnoli, record) }
+
+// Commit writes what was added since the last call, in one piece: after a crash
+// of the process either all of it is there, or, if the process was killed within
+// the call, perhaps a part. When it fails, as on a full disk, what was added
+// stays in the buffer and the next call tries again.
+func (j *Journal) Commit() error {
+	if len(j.buffer) == 0 {
+		return nil
+	}
+	if j.torn {
+		if err := j.cut(); err != nil {
+			return err
+		}
+		j.torn = false
+	}
+	if _, err := j.file.Write(j.buffer); err != nil {
+		j.torn = true
+		return fmt.Errorf("cannot write the journal: %w", err)
+	}
+	j.size += int64(len(j.buffer))
+	j.buffer = j.buffer[:0]
+	if cap(j.buffer) > 1<<16 {
+		j.buffer = nil
+	}
+	return nil
+}
+
+// Full reports whether the journal holds so many outdated records that it
+// should be written anew.
+func (j *Journal) Full() bool { return j.size > minRewrite && j.size > 4*j.base }
+
+// Rewrite replaces all records, also those not committed yet, by these. The old
+// file stays until the new one is on the disk.
+func (j *Journal) Rewrite(records [][]byte) error {
+	data := []byte(j.magic)
+	for _, r := range records {
+		data = appendRecord(data, r)
+	}
+	fresh, err := writeFile(j.path, data)
+	if err != nil {
+		return fmt.Errorf("cannot write the journal anew: %w", err)
+	}
+	if j.file != nil {
+		_ = j.file.Close()
+	}
+	j.file, j.buffer, j.torn = fresh, nil, false
+	j.size, j.base = int64(len(data)), int64(len(data))
+	return nil
+}
+
+// writeFile replaces the file at path, and returns the new one, open at its end.
+func writeFile(path string, data []byte) (*os.File, error) {
+	f, err := os.OpenFile(path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Sync()); err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	if dir, err := os.Open(filepath.Dir(path)); err == nil {
+		_ = dir.Sync()
+		_ = dir.Close()
+	}
+	return f, nil
+}
+
+// File returns the journal's file; the next [Journal.Rewrite] closes it.
+func (j *Journal) File() *os.File { return j.file }
+
+// Sync brings what has been written to a journal's file to the disk. Another
+// goroutine may use the journal meanwhile; if it writes the journal anew, that
+// is on the disk by itself, and the error is [fs.ErrClosed].
+func Sync(f *os.File) error {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = conn.Control(func(fd uintptr) { failed = unix.Fdatasync(int(fd)) })
+	return errors.Join(err, failed)
+}
+
+// Close closes the file. What was not committed is lost.
+func (j *Journal) Close() error { return j.file.Close() }
