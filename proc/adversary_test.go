@@ -143,7 +143,7 @@ func TestAdversary(t *testing.T) {
 			t.Fatalf("trial %d: only %d processes are seen: the test itself is blind", trial, n)
 		}
 		begin := time.Now()
-		k.Terminate(id, syscall.SIGTERM, nil) // which it ignores
+		k.Terminate(id, 1, syscall.SIGTERM, nil) // which it ignores
 		k.Kill(id)
 		in.next(id, Exited)
 		for {

@@ -149,8 +149,9 @@ const (
 // slots are low descriptors of pm's, reserved for handing files to a child: by
 // closing all above them the child copies a short table (see image.vfork).
 type slots struct {
-	null int
-	fds  []int
+	keeper *Keeper
+	null   int
+	fds    []int
 }
 
 func newSlots() (*slots, error) {
@@ -263,7 +264,7 @@ func (s *slots) files(c *Command, out *spawned) *SpawnError {
 		stdio Stdio
 		read  *int
 	}{{"stdin", c.Stdin, nil}, {"stdout", c.Stdout, &out.stdout}, {"stderr", c.Stderr, &out.stderr}} {
-		if err := s.file(i, f.stdio, c.Dir, f.read); err != nil {
+		if err := s.file(i, f.stdio, c, f.read); err != nil {
 			return spawnError(strings.TrimSpace(f.name+" "+quoted(f.stdio.Path)), err)
 		}
 	}
@@ -282,19 +283,14 @@ func quoted(path string) string {
 	return strconv.Quote(path)
 }
 
-func (s *slots) file(i int, io Stdio, dir string, read *int) error {
+func (s *slots) file(i int, io Stdio, c *Command, read *int) error {
 	switch io.Kind {
 	case Pipe:
-		var p [2]int
-		if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
-			return err
-		}
-		*read = p[0]
-		return s.move(i, p[1])
+		return s.pipe(i, c, read)
 	case File:
-		return s.open(i, absolute(dir, io.Path), unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT)
+		return s.open(i, absolute(c.Dir, io.Path), unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT)
 	case Input:
-		return s.open(i, absolute(dir, io.Path), unix.O_RDONLY)
+		return s.open(i, absolute(c.Dir, io.Path), unix.O_RDONLY)
 	case Descriptor:
 		return s.put(i, int(io.File.Fd()))
 	case SameStdout:
@@ -302,6 +298,30 @@ func (s *slots) file(i int, io Stdio, dir string, read *int) error {
 	default:
 		return s.put(i, s.null)
 	}
+}
+
+// pipe makes slot i the writing end of a new pipe. Where pipes are held the
+// program gets an end that could read as well: so it never dies of SIGPIPE, not
+// even when every process of pm is killed, and what it writes meanwhile waits
+// for the next keeper (see [Keeper.reopen]).
+func (s *slots) pipe(i int, c *Command, read *int) error {
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		return err
+	}
+	*read = p[0]
+	if s.keeper == nil || !s.keeper.holds {
+		return s.move(i, p[1])
+	}
+	both, err := unix.Open("/proc/self/fd/"+strconv.Itoa(p[1]), unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil { // without /proc
+		return s.move(i, p[1])
+	}
+	if c.User != nil { // so that it can open /dev/stdout
+		_ = unix.Fchown(both, int(c.User.UID), int(c.User.GID))
+	}
+	_ = unix.Close(p[1])
+	return s.move(i, both)
 }
 
 func absolute(dir, path string) string {

@@ -212,7 +212,10 @@ func (k *Keeper) tend(t *tree, pids []int, allEmpty bool, orphans int) time.Dura
 // clean counts a pass that found nothing, and tells when it is enough: two such
 // passes, and an empty cgroup. It reports whether the end was told.
 func (k *Keeper) clean(t *tree, allEmpty bool, orphans int) bool {
-	const enough = 2
+	enough := 2
+	if t.adopted && t.cgroup == "" {
+		enough = 4 // its orphans are somebody else's children: none is counted
+	}
 	if t.clean == 0 || t.seen != orphans {
 		t.clean, t.seen = 0, orphans
 	}
@@ -223,17 +226,18 @@ func (k *Keeper) clean(t *tree, allEmpty bool, orphans int) bool {
 	if t.clean < enough || !quiet {
 		return false
 	}
-	if t.cgroup != "" && !allEmpty && populated(t.cgroup) {
+	if t.cgroup != "" && (!allEmpty || t.adopted) && populated(t.cgroup) {
 		t.clean = 0
 		return false
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	t.told = true
+	k.record(recordEmpty, t)
 	if t.released {
-		k.forget(t)
+		k.retire(t)
 	} else {
-		k.tell(Event{ID: t.id, Kind: Empty, PID: t.pid, At: time.Now()})
+		k.tellEmpty(t)
 	}
 	return true
 }
@@ -349,13 +353,18 @@ type asking struct {
 // process, parents first, but to none whose name (comm, in any case) is in
 // exclude, and then SIGCONT, so that stopped ones can die. It looks again until
 // a look finds nobody new. Exited and Empty tell what comes of it.
-func (k *Keeper) Terminate(id string, sig syscall.Signal, exclude []string) {
+//
+// A stop may take several steps, counted from 1. One that was asked for already
+// is not carried out again, so that the request may be repeated.
+func (k *Keeper) Terminate(id string, step int, sig syscall.Signal, exclude []string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	t := k.tasks[id]
-	if t == nil || t.pid == 0 || t.told {
+	if t == nil || t.pid == 0 || t.told || step <= t.step {
 		return
 	}
+	t.step = step
+	k.record(recordAsked, t)
 	t.urgent = true
 	t.ask = &asking{signal: sig, exclude: exclude, asked: map[int]bool{}}
 	if t.pidfd >= 0 { // the leader is everybody's parent, and mostly all there is

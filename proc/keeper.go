@@ -20,9 +20,12 @@ import (
 // it waits for every child.
 //
 // Its methods return at once and may be called from any goroutine; what comes
-// of them arrives as [Event]s.
+// of them arrives as [Event]s. A task is kept until it is released, and
+// [Keeper.Replay] tells of all once more: so whoever decides about programs may
+// be another process, and may die and be replaced.
 type Keeper struct {
 	log    *slog.Logger
+	holds  bool   // pipes are held until Drained
 	waits  int    // options of wait4
 	main   string // the children file of pm's main thread: orphans come there
 	cancel context.CancelFunc
@@ -47,6 +50,9 @@ type Keeper struct {
 	unclaimed map[int]death // ended before their spawner wrote them down
 	spawning  int           // how many requests are being carried out, all of
 	rank      int           // this rank
+	attended  map[int]chan Status
+	records   *records // nil: none are kept
+	watched   *watcher // nil: no task was adopted
 }
 
 // request is a spawn that waits for a spawner.
@@ -58,7 +64,7 @@ type request struct {
 
 // death is the end of a process.
 type death struct {
-	status unix.WaitStatus
+	status Status
 	at     time.Time
 }
 
@@ -70,14 +76,20 @@ type tree struct {
 	pid      int    // of the leader
 	pidfd    int    // of the leader; -1 once it is reaped
 	started  time.Time
-	dead     bool // the leader is reaped
-	urgent   bool // somebody waits for its end
-	killing  bool // whatever is left is to be killed
-	clean    int  // passes in a row that found nothing
-	orphans  int  // how many of it have ended as children of pm
-	seen     int  // orphans at the first of those passes
-	told     bool // Empty was told
-	released bool // the owner needs it no more
+	pipes    [2]int // read ends of its output that are held; -1: none
+	failure  *SpawnError
+	adopted  bool  // no child of pm's: a keeper that is gone has started it
+	dead     bool  // the leader is reaped
+	end      death // of the leader
+	left     int   // how many the leader visibly left behind
+	step     int   // of the stop, the latest that was asked for
+	urgent   bool  // somebody waits for its end
+	killing  bool  // whatever is left is to be killed
+	clean    int   // passes in a row that found nothing
+	orphans  int   // how many of it have ended as children of pm
+	seen     int   // orphans at the first of those passes
+	told     bool  // Empty was told
+	released bool  // the owner needs it no more
 	kill     killing
 	ask      *asking // a graceful stop that is under way
 }
@@ -101,7 +113,8 @@ type Event struct {
 	// Err is why a Failed task could not be started.
 	Err *SpawnError
 	// Stdout and Stderr of a Spawned task are the read ends of its pipes, -1
-	// where it has none. They now belong to the receiver.
+	// where it has none. They now belong to the receiver. Where pipes are held,
+	// the keeper has another descriptor of each until it is told by Drained.
 	Stdout, Stderr int
 	// Status is how the leader of an Exited task ended.
 	Status Status
@@ -135,9 +148,11 @@ const (
 
 // Status is how a process ended: an exit code, or a signal.
 type Status struct {
-	Code   int            // -1 if Signal is set
+	Code   int            // -1 if Signal is set, or the end is Unknown
 	Signal syscall.Signal // 0: it exited
 	Core   bool           // it left a core file
+	// Unknown says that nobody saw the end: it came while no keeper lived.
+	Unknown bool
 }
 
 func statusOf(ws unix.WaitStatus) Status {
@@ -155,6 +170,25 @@ const spawners = 2
 // subreaper that collects every child. Close it to stop its goroutines; it
 // leaves the programs alone.
 func NewKeeper(log *slog.Logger) (*Keeper, error) { return newKeeper(log, 0) }
+
+// OpenKeeper is NewKeeper for a keeper that outlives its owner and whose tasks
+// outlive it: it holds the pipes of programs until they are drained, keeps
+// records of its tasks in the file at path, and takes over those that an earlier
+// keeper has recorded there: its children if this is the same process after an
+// execve(2), and else by adoption. [Keeper.Replay] tells of them.
+//
+// A warning is what was wrong with the file; the keeper is usable all the same.
+func OpenKeeper(log *slog.Logger, path string) (k *Keeper, warning, err error) {
+	if k, err = newKeeper(log, 0); err != nil {
+		return nil, nil, err
+	}
+	k.holds = true
+	if warning, err = k.openRecords(path); err != nil {
+		k.Close()
+		return nil, nil, err
+	}
+	return k, warning, nil
+}
 
 // NewJobKeeper is NewKeeper for a program that shares pm's terminal: Paused
 // events tell when the program is stopped, as by Ctrl-Z.
@@ -180,6 +214,7 @@ func newKeeper(log *slog.Logger, waits int) (*Keeper, error) {
 		leaders:   map[int]*tree{},
 		tagged:    map[uint64]*tree{},
 		unclaimed: map[int]death{},
+		attended:  map[int]chan Status{},
 	}
 	span, ok := newTagSpan()
 	if !ok {
@@ -194,6 +229,7 @@ func newKeeper(log *slog.Logger, waits int) (*Keeper, error) {
 			cancel()
 			return nil, err
 		}
+		s.keeper = k
 		all = append(all, s)
 	}
 	for _, s := range all {
@@ -213,11 +249,18 @@ func (k *Keeper) Close() {
 	defer k.mu.Unlock()
 	for _, t := range k.tasks {
 		t.closeFD()
+		t.closePipes()
 	}
 	for _, path := range append(k.spent, k.spare, k.cgroups) {
 		removeCgroup(path)
 	}
 	k.spent = nil
+	if k.watched != nil {
+		k.watched.close()
+	}
+	if k.records != nil {
+		k.records.close()
+	}
 }
 
 // Spawn starts a process under the id of a task. prepare is called when its
@@ -233,11 +276,13 @@ func (k *Keeper) Spawn(id string, rank int, prepare func() (*Command, error)) {
 		k.mu.Unlock()
 		return
 	}
-	k.tasks[id] = &tree{id: id, pidfd: -1}
+	k.tasks[id] = newTree(id)
 	k.queue = append(k.queue, request{id, rank, prepare})
 	k.mu.Unlock()
 	wake(k.spawnable)
 }
+
+func newTree(id string) *tree { return &tree{id: id, pidfd: -1, pipes: [2]int{-1, -1}} }
 
 // wake puts a token into a channel that may already hold one.
 func wake(c chan struct{}) {
@@ -265,33 +310,60 @@ func (k *Keeper) tell(e Event) {
 	wake(k.ready)
 }
 
-// Release says that the owner of an exited task is done with it: the keeper
-// kills whatever may still be found of its tree, and forgets the task.
+// Release says that the owner of a task that has exited or failed is done with
+// it: the keeper kills whatever may still be found of its tree, and forgets the
+// task.
 func (k *Keeper) Release(id string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	t := k.tasks[id]
-	if t == nil {
+	if t == nil || t.released {
 		return
 	}
 	t.released = true
-	if t.told {
-		k.forget(t)
+	k.record(recordReleased, t)
+	if t.told || t.failure != nil {
+		k.retire(t)
 		return
 	}
 	t.killing = true
 	wake(k.passes)
 }
 
+// Drained says that nothing will come any more from a pipe of a task, of stdout
+// (0) or stderr (1), and that all that came is in safe hands.
+func (k *Keeper) Drained(id string, stream int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	t := k.tasks[id]
+	if t == nil || t.pipes[stream] < 0 {
+		return
+	}
+	_ = unix.Close(t.pipes[stream])
+	t.pipes[stream] = -1
+	k.retire(t)
+}
+
+// retire forgets a task that nobody needs any more: it is released, nothing is
+// left of it, and what it wrote has been read. The caller holds k.mu.
+func (k *Keeper) retire(t *tree) {
+	if t.released && (t.told || t.failure != nil) && t.pipes == [2]int{-1, -1} {
+		k.forget(t)
+	}
+}
+
 // forget drops a task. The caller holds k.mu.
 func (k *Keeper) forget(t *tree) {
+	k.record(recordForgotten, t)
 	t.closeFD()
 	if t.cgroup != "" {
 		k.spent = append(k.spent, t.cgroup)
 		wake(k.passes)
 	}
 	delete(k.tasks, t.id)
-	delete(k.tagged, t.tag)
+	if k.tagged[t.tag] == t {
+		delete(k.tagged, t.tag)
+	}
 	if k.leaders[t.pid] == t {
 		delete(k.leaders, t.pid)
 	}
@@ -302,6 +374,77 @@ func (t *tree) closeFD() {
 		_ = unix.Close(t.pidfd)
 		t.pidfd = -1
 	}
+}
+
+func (t *tree) closePipes() {
+	for n, fd := range t.pipes {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+			t.pipes[n] = -1
+		}
+	}
+}
+
+// Replay tells of every task that is not released, or whose output is not
+// drained, from its beginning: for an owner that knows nothing of them yet.
+// Events that were not taken yet are told again as well, and only once.
+func (k *Keeper) Replay() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, e := range k.events {
+		e.ClosePipes()
+	}
+	k.events = nil
+	for _, t := range k.tasks {
+		switch {
+		case t.failure != nil:
+			k.tellFailed(t)
+		case t.pid != 0:
+			k.tellSpawned(t)
+			if t.dead {
+				k.tellExited(t)
+			}
+			if t.told {
+				k.tellEmpty(t)
+			}
+		}
+	}
+	wake(k.ready)
+}
+
+func (k *Keeper) tellFailed(t *tree) {
+	k.tell(Event{ID: t.id, Kind: Failed, At: t.end.at, Err: t.failure})
+}
+
+// tellSpawned hands out the pipes of a task, or descriptors of the same if they
+// are held.
+func (k *Keeper) tellSpawned(t *tree) {
+	e := Event{ID: t.id, Kind: Spawned, PID: t.pid, At: t.started, Stdout: t.pipes[0], Stderr: t.pipes[1]}
+	if k.holds {
+		e.Stdout, e.Stderr = duplicate(e.Stdout), duplicate(e.Stderr)
+	} else {
+		t.pipes = [2]int{-1, -1}
+	}
+	k.tell(e)
+}
+
+func duplicate(fd int) int {
+	if fd < 0 {
+		return -1
+	}
+	other, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, maxFiles)
+	if err != nil {
+		return -1
+	}
+	return other
+}
+
+func (k *Keeper) tellExited(t *tree) {
+	k.tell(Event{ID: t.id, Kind: Exited, PID: t.pid, At: t.end.at, Status: t.end.status, Left: t.left})
+}
+
+func (k *Keeper) tellEmpty(t *tree) {
+	k.tell(Event{ID: t.id, Kind: Empty, PID: t.pid, At: time.Now()})
 }
 
 // List returns the pid of every task's leader that lives.
@@ -377,13 +520,16 @@ func (k *Keeper) start(s *slots, req request) {
 	t := k.tasks[req.id]
 	if fail != nil {
 		k.discard(failed)
-		k.forget(t)
-		k.tell(Event{ID: req.id, Kind: Failed, At: time.Now(), Err: fail})
+		t.failure, t.end.at = fail, time.Now()
+		k.record(recordFailed, t)
+		k.tellFailed(t)
 		return
 	}
 	t.pid, t.pidfd, t.started = out.pid, out.pidfd, out.start
+	t.pipes = [2]int{out.stdout, out.stderr}
 	k.leaders[out.pid] = t
-	k.tell(Event{ID: req.id, Kind: Spawned, PID: out.pid, At: out.start, Stdout: out.stdout, Stderr: out.stderr})
+	k.record(recordSpawned, t)
+	k.tellSpawned(t)
 	if d, ended := k.unclaimed[out.pid]; ended {
 		delete(k.unclaimed, out.pid)
 		k.ended(t, d)
@@ -402,11 +548,13 @@ func (k *Keeper) takeTag(id string) (tag uint64, cgroup string) {
 		k.tagged[tag] = t
 	}
 	k.mu.Unlock()
-	if k.cgroups == "" || tag == 0 {
-		return tag, ""
+	if k.cgroups != "" && tag != 0 {
+		cgroup = k.takeCgroup()
 	}
-	cgroup = k.takeCgroup()
-	t.cgroup = cgroup // nobody else looks at it before the task is there
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	t.cgroup = cgroup
+	k.record(recordWanted, t)
 	return tag, cgroup
 }
 
@@ -491,7 +639,7 @@ func (k *Keeper) reaper(ctx context.Context) {
 			k.paused(pid, ws.StopSignal())
 			continue
 		}
-		k.reaped(pid, death{ws, now})
+		k.reaped(pid, death{statusOf(ws), now})
 		// Whoever the death concerns goes first, on this very thread: the next
 		// wait blocks it.
 		runtime.Gosched()
@@ -538,7 +686,11 @@ func (k *Keeper) reaped(pid int, d death) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	t, known := k.leaders[pid]
+	attended := k.attended[pid]
 	switch {
+	case attended != nil:
+		attended <- d.status
+		delete(k.attended, pid)
 	case known && t == nil: // it failed before its execve
 		delete(k.leaders, pid)
 	case known:
@@ -559,11 +711,12 @@ func (k *Keeper) ended(t *tree, d death) {
 	t.dead = true
 	t.closeFD()
 	delete(k.leaders, t.pid)
-	left := 0
+	t.end = d
 	if !t.urgent { // else its end is under way already
-		left = k.orphans(t)
+		t.left = k.orphans(t)
 	}
-	k.tell(Event{ID: t.id, Kind: Exited, PID: t.pid, At: d.at, Status: statusOf(d.status), Left: left})
+	k.record(recordExited, t)
+	k.tellExited(t)
 	wake(k.passes)
 }
 
@@ -585,12 +738,22 @@ func (k *Keeper) orphans(t *tree) int {
 		return len(cgroupMembers(t.cgroup))
 	}
 	n := 0
-	for _, pid := range threadChildren(k.main, os.Getpid()) {
+	for _, pid := range k.strays(t) {
 		if k.belongs(pid, t) && !isZombie(pid) {
 			n++
 		}
 	}
 	return n
+}
+
+// strays lists processes among which those are that the leader of t has left
+// behind: pm's own children, or, if t was adopted, anybody.
+func (k *Keeper) strays(t *tree) []int {
+	if t.adopted {
+		all, _ := listPIDs("/proc")
+		return all
+	}
+	return threadChildren(k.main, os.Getpid())
 }
 
 func isZombie(pid int) bool {

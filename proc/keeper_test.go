@@ -232,7 +232,7 @@ func TestKillFindsWhoHides(t *testing.T) {
 	if e.Status.Code != 7 || e.Left == 0 {
 		t.Fatalf("exit %+v, want code 7 and something left", e)
 	}
-	k.Terminate("a", unix.SIGTERM, nil)
+	k.Terminate("a", 1, unix.SIGTERM, nil)
 	k.Kill("a")
 	in.next("a", Empty)
 	data, err := os.ReadFile(file)
@@ -260,7 +260,7 @@ func TestTerminateExcludes(t *testing.T) {
 	if n, _ := f.Read(buf); string(buf[:n]) != "ready\n" {
 		t.Fatalf("read %q", buf[:n])
 	}
-	k.Terminate("a", unix.SIGTERM, []string{"SLEEP"})
+	k.Terminate("a", 1, unix.SIGTERM, []string{"SLEEP"})
 	in.next("a", Exited) // both shells got the signal, though the child's sleep did not
 	k.Kill("a")
 	in.next("a", Empty)

@@ -21,7 +21,7 @@ import (
 type Host interface {
 	Spawn(id string, rank int, prepare func() (*proc.Command, error))
 	Signal(id string, sig syscall.Signal) error
-	Terminate(id string, sig syscall.Signal, exclude []string)
+	Terminate(id string, step int, sig syscall.Signal, exclude []string)
 	Kill(id string)
 	Release(id string)
 	Ready() <-chan struct{}
@@ -141,6 +141,7 @@ func (g *Group) stray(e proc.Event) {
 	if e.Kind == proc.Spawned {
 		e.ClosePipes()
 		g.host.Kill(e.ID)
+		g.host.Release(e.ID)
 	}
 	if e.Kind != proc.Empty {
 		g.log.Warn("event of an unknown task dropped", "task", e.ID, "kind", e.Kind)

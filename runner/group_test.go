@@ -88,7 +88,7 @@ func (h *fakeHost) end(id string, s proc.Status, left int) {
 
 func (h *fakeHost) Signal(string, syscall.Signal) error { return nil }
 
-func (h *fakeHost) Terminate(id string, sig syscall.Signal, _ []string) {
+func (h *fakeHost) Terminate(id string, _ int, sig syscall.Signal, _ []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.calls = append(h.calls, "terminate "+proc.SignalName(sig))

@@ -192,7 +192,7 @@ func (i *instance) up() {
 
 // failed: the process could not be started.
 func (i *instance) failed(e proc.Event) {
-	delete(i.group.byTask, i.taskID)
+	i.group.release(i)
 	if i.status == task.StatusStopping {
 		i.turn(task.Killed)
 		i.gone()
@@ -335,7 +335,7 @@ func (i *instance) nextStep() {
 		i.kill()
 		return
 	}
-	i.group.host.Terminate(i.taskID, step.Signal, i.program.Exclude)
+	i.group.host.Terminate(i.taskID, i.step, step.Signal, i.program.Exclude)
 	i.group.timers.set(i, step.Wait)
 }
 

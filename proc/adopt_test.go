@@ -1,0 +1,277 @@
+package proc
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// keeperProcess is a process of its own with a keeper that keeps records. It is
+// told what to do by lines, and tells events by lines:
+//
+//	spawn ID CMD…   release ID   kill ID   term ID   exec
+type keeperProcess struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	input io.Writer
+	lines *bufio.Scanner
+	seen  []string
+}
+
+const keeperEnv = "PM_TEST_KEEPER"
+
+func startKeeper(t *testing.T, records string) *keeperProcess {
+	t.Helper()
+	// Orphans must not come to this process, which would then be their parent.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.run=^TestKeeperProcess$")
+	cmd.Env = append(os.Environ(), keeperEnv+"="+records)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p := &keeperProcess{t: t, cmd: cmd, input: in, lines: bufio.NewScanner(out)}
+	t.Cleanup(p.die)
+	return p
+}
+
+func (p *keeperProcess) die() {
+	_ = p.cmd.Process.Kill()
+	_ = p.cmd.Wait()
+}
+
+func (p *keeperProcess) tell(format string, args ...any) {
+	p.t.Helper()
+	if _, err := fmt.Fprintf(p.input, format+"\n", args...); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// want reads events until one begins with the given words, and returns the rest
+// of it. Those before it can be wanted later: tasks are told of in any order.
+func (p *keeperProcess) want(begin string) string {
+	p.t.Helper()
+	for i, line := range p.seen {
+		if rest, ok := strings.CutPrefix(line, begin); ok {
+			p.seen = slices.Delete(p.seen, i, i+1)
+			return strings.TrimSpace(rest)
+		}
+	}
+	for p.lines.Scan() {
+		if rest, ok := strings.CutPrefix(p.lines.Text(), begin); ok {
+			return strings.TrimSpace(rest)
+		}
+		p.seen = append(p.seen, p.lines.Text())
+	}
+	p.t.Fatalf("no event %q, but %q", begin, p.seen)
+	return ""
+}
+
+// TestKeeperProcess is the keeper process.
+func TestKeeperProcess(t *testing.T) {
+	records := os.Getenv(keeperEnv)
+	if records == "" {
+		return // it is no test
+	}
+	k, warning, err := OpenKeeper(slog.New(slog.NewTextHandler(os.Stderr, nil)), records)
+	if err != nil || warning != nil {
+		fmt.Println("error", err, warning)
+		os.Exit(1)
+	}
+	k.Replay()
+	go func() {
+		for range k.Ready() {
+			for _, e := range k.Take() {
+				printEvent(e)
+			}
+		}
+	}()
+	in := bufio.NewScanner(os.Stdin)
+	for in.Scan() {
+		words := strings.Fields(in.Text())
+		switch words[0] {
+		case "spawn":
+			k.Spawn(words[1], 0, func() (*Command, error) {
+				return &Command{Argv: words[2:], Env: os.Environ(), Stdout: Stdio{Kind: Pipe}}, nil
+			})
+		case "release":
+			k.Release(words[1])
+		case "drained":
+			k.Drained(words[1], 0)
+		case "kill":
+			k.Kill(words[1])
+		case "term":
+			k.Terminate(words[1], 1, syscall.SIGTERM, nil)
+		case "list":
+			fmt.Println("list", len(k.List()))
+		case "exec":
+			_ = syscall.Exec("/proc/self/exe", os.Args, os.Environ())
+		}
+	}
+	os.Exit(0)
+}
+
+func printEvent(e Event) {
+	switch e.Kind {
+	case Spawned:
+		text := "-"
+		if e.Stdout >= 0 {
+			var buf [100]byte
+			_ = unix.SetNonblock(e.Stdout, true)
+			if n, _ := unix.Read(e.Stdout, buf[:]); n > 0 {
+				text = strconv.Quote(string(buf[:n]))
+			}
+			_ = unix.Close(e.Stdout)
+		}
+		fmt.Println("spawned", e.ID, e.PID, text)
+	case Failed:
+		fmt.Println("failed", e.ID, e.Err, e.Err.Missing())
+	case Exited:
+		fmt.Println("exited", e.ID, e.Status.Code, int(e.Status.Signal), e.Status.Unknown)
+	case Empty:
+		fmt.Println("empty", e.ID)
+	}
+}
+
+func recordsFile(t *testing.T) string { return filepath.Join(t.TempDir(), "records") }
+
+// A keeper that is killed loses no program, and its successor learns how each
+// ends although it is nobody's child of his.
+func TestAdoptAfterKill(t *testing.T) {
+	records := recordsFile(t)
+	first := startKeeper(t, records)
+	first.tell("spawn a sleep 1000")
+	first.tell("spawn b cat /proc/self/nosuch")
+	first.tell("spawn c nosuchcommand")
+	a := first.want("spawned a")
+	first.want("exited b 1 0")
+	first.want("failed c")
+	first.die()
+
+	second := startKeeper(t, records)
+	if again := second.want("spawned a"); again != a {
+		t.Errorf("a was %q and is %q", a, again)
+	}
+	second.tell("term a")
+	second.want("exited a -1 15 false")
+	second.want("empty a")
+	second.tell("release a")
+	second.tell("release b")
+	second.tell("release c")
+	second.tell("drained a")
+	second.tell("drained b")
+	second.tell("spawn d true")
+	second.want("exited d 0")
+	second.die()
+
+	third := startKeeper(t, records)
+	if told := third.want("spawned"); !strings.HasPrefix(told, "d ") {
+		t.Errorf("released tasks are told of: %q", told)
+	}
+}
+
+// Nobody lived when the program ended: its end is unknown, and not invented.
+func TestEndThatNobodySaw(t *testing.T) {
+	records := recordsFile(t)
+	first := startKeeper(t, records)
+	first.tell("spawn a sleep 1000")
+	pid, _ := strconv.Atoi(strings.Fields(first.want("spawned a"))[0])
+	first.die()
+	endAndWait(t, pid)
+	second := startKeeper(t, records)
+	second.want("exited a -1 0 true")
+	second.want("empty a")
+}
+
+// endAndWait kills a process that is no child and waits until it is reaped.
+func endAndWait(t *testing.T, pid int) {
+	t.Helper()
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeQuietly(fd)
+	_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd)}}, 20_000) // POLLHUP: it is reaped
+}
+
+func closeQuietly(fd int) { _ = unix.Close(fd) }
+
+// What a program writes while no keeper lives waits in its pipe, and it does not
+// die of writing.
+func TestPipesOutliveTheKeeper(t *testing.T) {
+	records := recordsFile(t)
+	go1 := filepath.Join(t.TempDir(), "go")
+	if err := unix.Mkfifo(go1, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	script := filepath.Join(t.TempDir(), "writer")
+	text := "#!/bin/sh\nread x <" + go1 + "\necho hello\nexec sleep 1000\n"
+	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	first := startKeeper(t, records)
+	first.tell("spawn a %s", script)
+	pid := strings.Fields(first.want("spawned a"))[0]
+	first.die()
+	if err := os.WriteFile(go1, []byte("x\n"), 0); err != nil {
+		t.Fatal(err)
+	}
+	for comm := ""; comm != "sleep"; { // it has written
+		data, err := os.ReadFile("/proc/" + pid + "/comm")
+		if err != nil {
+			t.Fatal("the program has died")
+		}
+		comm = strings.TrimSpace(string(data))
+	}
+	second := startKeeper(t, records)
+	if got := second.want("spawned a"); got != pid+` "hello\n"` {
+		t.Errorf("told %q", got)
+	}
+	second.tell("kill a")
+	second.want("exited a -1 9 false")
+}
+
+// An execve keeps children, and what ended meanwhile.
+func TestExecInPlace(t *testing.T) {
+	k := startKeeper(t, recordsFile(t))
+	k.tell("spawn a sleep 1000")
+	a := k.want("spawned a")
+	for range 20 {
+		k.tell("exec")
+		if again := k.want("spawned a"); again != a {
+			t.Errorf("a was %q and is %q", a, again)
+		}
+	}
+	k.tell("kill a")
+	k.want("exited a -1 9 false")
+	k.want("empty a")
+}
+
+func FuzzRecords(f *testing.F) {
+	f.Add([]byte{6, 1, 'a', 1, 0}, []byte{10, 1, 'a', 8, 0, 0, 0, 0})
+	f.Fuzz(func(_ *testing.T, one, two []byte) {
+		_, _ = decodeRecords([][]byte{encode(recordBoot, "x"), one, two}, "x")
+	})
+}
