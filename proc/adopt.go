@@ -44,6 +44,7 @@ func (k *Keeper) takeOver(tasks map[string]*known) {
 		k.reopen(old, own, members[old.tag])
 		k.retire(&old.tree)
 	}
+	closeInherited(own)
 	wake(k.passes)
 	wake(k.children)
 }

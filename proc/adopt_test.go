@@ -94,7 +94,11 @@ func TestKeeperProcess(t *testing.T) {
 	if records == "" {
 		return // it is no test
 	}
-	k, warning, err := OpenKeeper(slog.New(slog.NewTextHandler(os.Stderr, nil)), records)
+	k, err := NewKeeper(slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	warning, err := k.Resume(records)
 	if err != nil || warning != nil {
 		fmt.Println("error", err, warning)
 		os.Exit(1)

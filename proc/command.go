@@ -25,6 +25,8 @@ type Command struct {
 	// Argv is the program and its arguments. A program without a slash is
 	// looked up in the PATH of Env; a relative path is relative to Dir.
 	Argv []string
+	// Path is the file of the program; empty: it is found by Argv[0].
+	Path string
 	// Env is the whole environment, as KEY=value; a later entry wins.
 	Env []string
 	// Dir is the working directory; empty: pm's own.
@@ -482,6 +484,9 @@ func explainExec(path string, errno syscall.Errno) *SpawnError {
 func lookPath(c *Command) (string, *SpawnError) {
 	if len(c.Argv) == 0 || c.Argv[0] == "" {
 		return "", &SpawnError{Doing: "cmd", Err: errors.New("it is empty")}
+	}
+	if c.Path != "" {
+		return c.Path, nil
 	}
 	name := c.Argv[0]
 	if strings.Contains(name, "/") {

@@ -190,6 +190,9 @@ func (k *Keeper) tend(t *tree, pids []int, allEmpty bool, orphans int) time.Dura
 	if !dead && !kill { // whoever got rid of the tag is asked when the leader is gone
 		return k.askTree(t, ask, pids)
 	}
+	if t.adopted { // its zombies are reaped by another, who may take his time
+		pids = slices.DeleteFunc(pids, isZombie)
+	}
 	if len(pids) == 0 && dead {
 		if k.clean(t, allEmpty, orphans) {
 			return -1

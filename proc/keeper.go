@@ -144,6 +144,7 @@ const (
 	Lingering                  // its tree withstands SIGKILL; the killing goes on
 	Empty                      // nothing of its tree is left
 	Paused                     // its leader was stopped by a signal (only of a job-control keeper)
+	Replayed                   // all tasks have been told of anew; it has no ID
 )
 
 // Status is how a process ended: an exit code, or a signal.
@@ -171,23 +172,19 @@ const spawners = 2
 // leaves the programs alone.
 func NewKeeper(log *slog.Logger) (*Keeper, error) { return newKeeper(log, 0) }
 
-// OpenKeeper is NewKeeper for a keeper that outlives its owner and whose tasks
-// outlive it: it holds the pipes of programs until they are drained, keeps
-// records of its tasks in the file at path, and takes over those that an earlier
-// keeper has recorded there: its children if this is the same process after an
-// execve(2), and else by adoption. [Keeper.Replay] tells of them.
+// Resume makes this a keeper that outlives its owner and whose tasks outlive it:
+// it holds the pipes of programs until they are drained, keeps records of its
+// tasks in the file at path, and takes over those that an earlier keeper has
+// recorded there: its children if that was the same process before an execve(2),
+// and else by adoption. [Keeper.Replay] tells of them. It must be called before
+// the first Spawn.
 //
 // A warning is what was wrong with the file; the keeper is usable all the same.
-func OpenKeeper(log *slog.Logger, path string) (k *Keeper, warning, err error) {
-	if k, err = newKeeper(log, 0); err != nil {
-		return nil, nil, err
-	}
+func (k *Keeper) Resume(path string) (warning, err error) {
+	k.mu.Lock()
 	k.holds = true
-	if warning, err = k.openRecords(path); err != nil {
-		k.Close()
-		return nil, nil, err
-	}
-	return k, warning, nil
+	k.mu.Unlock()
+	return k.openRecords(path)
 }
 
 // NewJobKeeper is NewKeeper for a program that shares pm's terminal: Paused
@@ -409,7 +406,7 @@ func (k *Keeper) Replay() {
 			}
 		}
 	}
-	wake(k.ready)
+	k.tell(Event{Kind: Replayed, At: time.Now(), Stdout: -1, Stderr: -1})
 }
 
 func (k *Keeper) tellFailed(t *tree) {

@@ -224,6 +224,13 @@ func (k *Keeper) openRecords(path string) (warning, err error) {
 	return warning, nil
 }
 
+// Resumed reports whether Resume was called.
+func (k *Keeper) Resumed() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.records != nil
+}
+
 // bootID tells one run of the machine from all others.
 func bootID() (string, error) {
 	id, err := slurp("/proc/sys/kernel/random/boot_id")

@@ -218,6 +218,7 @@ func (g *Group) Stop(ctx context.Context, sel []Selector, wait bool) ([]Outcome,
 	return g.request(ctx, sel, func(list []*instance) error {
 		for _, i := range list {
 			already[i] = i.status == task.StatusStopped
+			i.touch()
 			i.desired, i.again = false, false
 		}
 		g.stopInOrder(list)
@@ -264,6 +265,7 @@ func (g *Group) stopInOrder(list []*instance) {
 // killNow ends a stop that is under way at once.
 func (i *instance) killNow() {
 	if i.status == task.StatusStopping {
+		i.touch()
 		i.kill()
 	}
 }
@@ -388,6 +390,7 @@ func (g *Group) Shutdown(ctx context.Context) error {
 	err := g.do(ctx, func() {
 		g.closing = true
 		for _, i := range g.order {
+			i.touch()
 			i.desired, i.again = false, false
 		}
 		g.stopInOrder(g.order)

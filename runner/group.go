@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -34,8 +35,9 @@ type Options struct {
 	// Tell is called with every event, in order, from the goroutine of Run. It
 	// must not block and must not call the Group.
 	Tell func(Event)
-	// Capture is called with the pipes of a spawned instance. It owns them, and
-	// must not block. Drop is called when an instance is no more.
+	// Capture is called with the pipes of a spawned instance, or of a task whose
+	// instance is no more: program is empty then. It owns them, and must not
+	// block. Drop is called when an instance is no more.
 	Capture func(program string, index int, e proc.Event)
 	Drop    func(program string, index int)
 	Log     *slog.Logger
@@ -43,6 +45,18 @@ type Options struct {
 	Random func() float64
 	// Bug is told of illegal transitions; nil: they are logged.
 	Bug func(error)
+	// Journal keeps the states of instances for a successor; nil: there is none.
+	Journal Journal
+}
+
+// Journal keeps records of instances, so that a process that takes over from
+// one that was killed goes on where that was. It is used from one goroutine at
+// a time.
+type Journal interface {
+	// Put replaces the record of an instance; nil removes it.
+	Put(program string, index int, record []byte)
+	// Commit writes what was put, before anything is done that depends on it.
+	Commit()
 }
 
 // Group keeps the instances of a set of programs. Its methods may be called
@@ -68,6 +82,10 @@ type Group struct {
 	tasks    uint64
 	closing  bool
 	killing  bool
+	journal  Journal
+	dirty    []*instance     // whose records are outdated
+	effects  []func()        // to be done once the records are written
+	replayed map[string]bool // tasks that the host has told of, until it has told of all
 }
 
 // slot identifies an instance whatever its name is now.
@@ -83,7 +101,7 @@ var errEnded = errors.New("the daemon is going down")
 // runs.
 func New(o Options) *Group {
 	g := &Group{
-		host: o.Host, tell: o.Tell, capture: o.Capture, dropped: o.Drop, log: o.Log, random: o.Random, bug: o.Bug,
+		host: o.Host, tell: o.Tell, capture: o.Capture, dropped: o.Drop, log: o.Log, random: o.Random, bug: o.Bug, journal: o.Journal,
 		runID:    strconv.FormatInt(time.Now().UnixMilli(), 36),
 		requests: make(chan func()),
 		ended:    make(chan struct{}),
@@ -122,11 +140,53 @@ func (g *Group) Run(ctx context.Context) error {
 				i.expired()
 			}
 		}
+		g.commit()
 	}
+}
+
+// effect does something that reaches the host, or if records are kept, does it
+// once the states from which it follows are written.
+func (g *Group) effect(f func()) {
+	if g.journal == nil {
+		f()
+		return
+	}
+	g.effects = append(g.effects, f)
+}
+
+// commit ends a turn: what has changed is recorded, then what follows is done.
+// Whoever dies between the two is followed by one that does it.
+func (g *Group) commit() {
+	if g.journal == nil {
+		return
+	}
+	for _, i := range g.dirty {
+		i.dirty = false
+		if i.dropped {
+			g.journal.Put(i.program.Name, i.index, nil)
+		} else {
+			g.journal.Put(i.program.Name, i.index, i.record())
+		}
+	}
+	clear(g.dirty)
+	g.dirty = g.dirty[:0]
+	g.journal.Commit()
+	for _, f := range g.effects {
+		f()
+	}
+	clear(g.effects)
+	g.effects = g.effects[:0]
 }
 
 func (g *Group) takeEvents() {
 	for _, e := range g.host.Take() {
+		if e.Kind == proc.Replayed {
+			g.reconcile()
+			continue
+		}
+		if g.replayed != nil {
+			g.replayed[e.ID] = true
+		}
 		if i := g.byTask[e.ID]; i != nil && i.taskID == e.ID {
 			i.event(e)
 		} else {
@@ -135,27 +195,45 @@ func (g *Group) takeEvents() {
 	}
 }
 
-// stray handles an event of a task that no instance has: it is dropped, but
-// nothing of it may leak.
+// stray handles an event of a task that no instance has, or has no more:
+// nothing of it may run on, and what it wrote is not lost.
 func (g *Group) stray(e proc.Event) {
 	if e.Kind == proc.Spawned {
-		e.ClosePipes()
-		g.host.Kill(e.ID)
-		g.host.Release(e.ID)
+		program, index := g.ownerOf(e.ID)
+		g.capture(program, index, e)
+		g.effect(func() { g.host.Kill(e.ID) })
 	}
-	if e.Kind != proc.Empty {
-		g.log.Warn("event of an unknown task dropped", "task", e.ID, "kind", e.Kind)
+	g.effect(func() { g.host.Release(e.ID) })
+}
+
+// ownerOf returns the instance that had a task, by the task's id; an empty name
+// if there is none.
+func (g *Group) ownerOf(id string) (program string, index int) {
+	name := id[:max(strings.LastIndexByte(id, '.'), 0)]
+	for _, i := range g.order {
+		if i.name == name {
+			return i.program.Name, i.index
+		}
 	}
+	return "", 0
 }
 
 func (i *instance) event(e proc.Event) {
+	i.touch()
 	switch e.Kind {
 	case proc.Spawned:
 		i.group.capture(i.program.Name, i.index, e)
+		if i.pid != 0 { // told again
+			return
+		}
 		i.spawned(e)
 	case proc.Failed:
 		i.failed(e)
 	case proc.Exited:
+		if i.dead { // told again
+			return
+		}
+		i.dead = true
 		i.died(e)
 	case proc.Lingering:
 		i.lingering(e)
@@ -166,8 +244,9 @@ func (i *instance) event(e proc.Event) {
 
 // release forgets the task of an instance, here and at the host.
 func (g *Group) release(i *instance) {
-	delete(g.byTask, i.taskID)
-	g.host.Release(i.taskID)
+	id := i.taskID
+	delete(g.byTask, id)
+	g.effect(func() { g.host.Release(id) })
 }
 
 // do runs f in the goroutine of Run and waits for it.
@@ -271,8 +350,7 @@ func (g *Group) grow(p *Program, known bool, start map[*instance]bool) {
 			group: g, program: p, index: index, name: instanceName(p, index),
 			status: task.StatusStopped, since: time.Now(),
 		}
-		g.slots[slot{p.Name, index}] = i
-		g.order = append(g.order, i)
+		g.add(i)
 		if known {
 			i.tell(EventAdded, "")
 		}
@@ -280,6 +358,12 @@ func (g *Group) grow(p *Program, known bool, start map[*instance]bool) {
 			start[i] = true
 		}
 	}
+}
+
+func (g *Group) add(i *instance) {
+	g.slots[slot{i.program.Name, i.index}] = i
+	g.order = append(g.order, i)
+	i.touch()
 }
 
 // anyDesired reports whether an instance of the program is meant to run.
@@ -305,6 +389,7 @@ func (g *Group) sort() {
 
 // adopt gives the instance a new description of its program.
 func (i *instance) adopt(p *Program, respawn bool) {
+	i.touch()
 	i.program, i.name = p, instanceName(p, i.index)
 	if i.removing {
 		i.removing, i.desired, i.again = false, true, true
@@ -327,6 +412,7 @@ func (i *instance) adopt(p *Program, respawn bool) {
 // remove stops the instance and then takes it out of the group.
 func (i *instance) remove() {
 	i.removing = true
+	i.touch()
 	if i.status == task.StatusStopped {
 		i.group.drop(i)
 		return
@@ -340,6 +426,7 @@ func (g *Group) drop(i *instance) {
 	delete(g.slots, slot{i.program.Name, i.index})
 	g.order = slices.DeleteFunc(g.order, func(o *instance) bool { return o == i })
 	i.dropped = true
+	i.touch()
 	g.dropped(i.program.Name, i.index)
 	i.tell(EventRemoved, "")
 	i.changed()

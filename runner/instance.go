@@ -36,11 +36,13 @@ type instance struct {
 	// removing says that the instance goes away once it is stopped.
 	removing bool
 	dropped  bool // it has gone away
+	dirty    bool // its record is outdated
 
 	taskID    string
 	taskState task.State
 	pid       int // 0 until spawned
 	started   time.Time
+	dead      bool // its leader has ended
 	exit      *Exit
 	// ended says that the leader has ended by itself and that what it left
 	// behind is being stopped.
@@ -109,11 +111,12 @@ func (i *instance) newTask() {
 	i.group.tasks++
 	i.taskID = fmt.Sprintf("%s.%s-%d", i.name, i.group.runID, i.group.tasks)
 	i.taskState = task.Staging
-	i.pid, i.started, i.step, i.ended = 0, time.Time{}, 0, false
+	i.pid, i.started, i.dead, i.step, i.ended = 0, time.Time{}, false, 0, false
 }
 
 // start makes the instance run, now.
 func (i *instance) start() {
+	i.touch()
 	i.desired = true
 	switch i.status {
 	case task.StatusStarting, task.StatusRunning:
@@ -127,6 +130,7 @@ func (i *instance) start() {
 
 // stop makes the instance stop; it is done when nothing of its tree is left.
 func (i *instance) stop() {
+	i.touch()
 	i.desired, i.again = false, false
 	switch i.status {
 	case task.StatusStopped, task.StatusStopping:
@@ -143,6 +147,7 @@ func (i *instance) stop() {
 
 // restart stops what runs and starts it anew.
 func (i *instance) restart() {
+	i.touch()
 	if i.status != task.StatusStarting && i.status != task.StatusRunning {
 		i.start()
 		return
@@ -160,8 +165,15 @@ func (i *instance) launch() {
 	i.again = false
 	i.status, i.since, i.detail = task.StatusStarting, time.Now(), ""
 	i.group.byTask[i.taskID] = i
-	program, index := i.program, i.index
-	i.group.host.Spawn(i.taskID, program.Priority, func() (*proc.Command, error) { return program.Command(index) })
+	i.spawn()
+}
+
+// spawn asks the host for the process of the task; asking twice does no harm.
+func (i *instance) spawn() {
+	g, id, program, index := i.group, i.taskID, i.program, i.index
+	g.effect(func() {
+		g.host.Spawn(id, program.Priority, func() (*proc.Command, error) { return program.Command(index) })
+	})
 }
 
 // spawned: the process runs.
@@ -210,7 +222,7 @@ func (i *instance) failed(e proc.Event) {
 
 // died: the leader of the task has ended.
 func (i *instance) died(e proc.Event) {
-	exit := &Exit{Status: e.Status, At: e.At, Lifetime: e.At.Sub(i.started), Expected: i.program.expects(e.Status)}
+	exit := &Exit{Status: e.Status, At: e.At, Lifetime: max(e.At.Sub(i.started), 0), Expected: i.program.expects(e.Status)}
 	i.exit = exit
 	if i.status == task.StatusStopping {
 		return // the stop goes on for what is left of the tree
@@ -233,6 +245,9 @@ func (i *instance) decide() {
 		i.turn(endState(exit))
 		i.become(task.StatusExited, EventExited, exit.String())
 		i.dropIfRemoved()
+	case exit.Unknown:
+		i.turn(task.Unknown)
+		i.after(exit)
 	case !i.program.Oneshot && exit.Lifetime < i.program.StartTime:
 		i.turn(task.Failed)
 		i.retry("exited too quickly (" + exit.String() + ")")
@@ -335,8 +350,15 @@ func (i *instance) nextStep() {
 		i.kill()
 		return
 	}
-	i.group.host.Terminate(i.taskID, i.step, step.Signal, i.program.Exclude)
+	i.terminate(step)
 	i.group.timers.set(i, step.Wait)
+}
+
+// terminate asks the host for the present step of the stop; asking twice does
+// no harm.
+func (i *instance) terminate(step StopStep) {
+	g, id, n, exclude := i.group, i.taskID, i.step, i.program.Exclude
+	g.effect(func() { g.host.Terminate(id, n, step.Signal, exclude) })
 }
 
 // kill ends the whole tree with SIGKILL.
@@ -349,7 +371,8 @@ func (i *instance) kill() {
 	if n := time.Since(i.since); n >= time.Millisecond {
 		i.detail = fmt.Sprintf("killed after %s", n.Round(time.Millisecond))
 	}
-	i.group.host.Kill(i.taskID)
+	g, id := i.group, i.taskID
+	g.effect(func() { g.host.Kill(id) })
 }
 
 // empty: nothing of the tree is left.
@@ -369,6 +392,9 @@ func (i *instance) empty() {
 }
 
 func endState(exit *Exit) task.State {
+	if exit.Unknown {
+		return task.Unknown
+	}
 	if exit.Expected {
 		return task.Finished
 	}
@@ -413,6 +439,7 @@ func (i *instance) lingering(e proc.Event) {
 
 // expired: the instance's timer has run out.
 func (i *instance) expired() {
+	i.touch()
 	switch i.status {
 	case task.StatusStarting:
 		i.up()
@@ -463,6 +490,9 @@ func (i *instance) snapshot() Instance {
 
 // String tells an end in a few words: "exit 3", "killed by SIGSEGV".
 func (e *Exit) String() string {
+	if e.Unknown {
+		return "ended while pm was not there to see it"
+	}
 	if e.Signal == 0 {
 		return fmt.Sprintf("exit %d", e.Code)
 	}

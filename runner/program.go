@@ -66,7 +66,7 @@ type StopStep struct {
 
 // expects reports whether an end is one of the expected ones.
 func (p *Program) expects(s proc.Status) bool {
-	return slices.ContainsFunc(p.Expected, func(e Expected) bool {
+	return !s.Unknown && slices.ContainsFunc(p.Expected, func(e Expected) bool {
 		if e.Signal != 0 || s.Signal != 0 {
 			return e.Signal == s.Signal
 		}

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -193,11 +194,7 @@ func (c *Client) Events(ctx context.Context, req EventsRequest, fn func(Event) e
 }
 
 func (c *Client) get(ctx context.Context, path string, q url.Values, answer any) error {
-	resp, err := c.do(ctx, http.MethodGet, path, q, nil)
-	if err != nil {
-		return err
-	}
-	return c.read(ctx, resp, answer)
+	return c.ask(ctx, http.MethodGet, path, q, nil, answer)
 }
 
 func (c *Client) post(ctx context.Context, path string, req, answer any) error {
@@ -205,11 +202,37 @@ func (c *Client) post(ctx context.Context, path string, req, answer any) error {
 	if err != nil {
 		return fmt.Errorf("cannot encode the request: %w", err)
 	}
-	resp, err := c.do(ctx, http.MethodPost, path, nil, body)
-	if err != nil {
-		return err
+	return c.ask(ctx, http.MethodPost, path, nil, body, answer)
+}
+
+// repeatable are the requests that may be sent twice: what they ask for is a
+// state, and not one more deed.
+var repeatable = []string{"/v1/start", "/v1/stop", "/v1/scale", "/v1/wait"}
+
+// ask sends a request and decodes the answer. A daemon that is lost meanwhile may
+// be back in a moment, as when its worker was killed: what is repeatable is then
+// asked again.
+func (c *Client) ask(ctx context.Context, method, path string, q url.Values, body []byte, answer any) error {
+	again := method == http.MethodGet || slices.Contains(repeatable, path)
+	var until time.Time // when patience ends
+	for {
+		asked := time.Now()
+		resp, err := c.do(ctx, method, path, q, body)
+		if err == nil {
+			err = c.read(ctx, resp, answer)
+		}
+		var p *Problem
+		if !again || ctx.Err() != nil || !errors.As(err, &p) || !p.lost {
+			return err
+		}
+		now := time.Now()
+		if until.IsZero() || now.Sub(asked) > c.Patience { // it had been there for a while
+			until = now.Add(c.Patience)
+		}
+		if !now.Before(until) {
+			return err
+		}
 	}
-	return c.read(ctx, resp, answer)
 }
 
 // do sends a request and returns the answer if it is a success.
@@ -363,6 +386,7 @@ func (c *Client) lost(ctx context.Context, err error) error {
 		Message: fmt.Sprintf("lost the daemon at %s before all of its answer was there: %v", c.path, err),
 		Hint:    "ask again; if it has ended, its log says why",
 		Code:    CodeUnreachable,
+		lost:    true,
 	}
 }
 

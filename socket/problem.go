@@ -30,7 +30,8 @@ type Problem struct {
 	// Code is the exit code that the command line gives.
 	Code int `json:"code"`
 
-	status int // HTTP status, where Code alone does not say it
+	status int  // HTTP status, where Code alone does not say it
+	lost   bool // the daemon was there, and then was not
 }
 
 // Error returns the message without the hint.

@@ -53,8 +53,11 @@ type Task struct {
 
 // Exit is how a task ended.
 type Exit struct {
-	Code     int       `json:"code"`             // exit code; -1 if Signal is set
-	Signal   string    `json:"signal,omitempty"` // without SIG
+	Code   int    `json:"code"`             // exit code; -1 if Signal is set, or the end is Unknown
+	Signal string `json:"signal,omitempty"` // without SIG
+	// Unknown says that nobody saw the end: it came while no process of the
+	// daemon lived.
+	Unknown  bool      `json:"unknown,omitempty"`
 	Time     time.Time `json:"time"`
 	Expected bool      `json:"expected"`
 }

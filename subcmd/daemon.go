@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 
 	"pm.example/alert"
 	"pm.example/config"
+	"pm.example/keeper"
 	"pm.example/output"
 	"pm.example/proc"
 	"pm.example/runner"
@@ -70,9 +72,10 @@ configuration is wrong, or another daemon runs.`,
 	}
 }
 
-// daemon is everything that runs inside pm daemon.
+// daemon is everything that runs inside the worker of pm daemon.
 type daemon struct {
-	keeper   *proc.Keeper
+	link     *keeper.Link
+	state    *state
 	group    *runner.Group
 	outputs  *outputs
 	events   *eventLog
@@ -83,35 +86,41 @@ type daemon struct {
 
 	quitOnce sync.Once
 	quitting chan struct{} // closed when the end has begun
+	keep     atomic.Bool   // programs run on after the end
 }
 
-// runDaemon loads the file, takes the state directory and the socket, starts
-// the programs and serves until it is told to stop. Every refusal comes before
-// the first program is started.
+// runDaemon is the keeper, or in a process that a keeper has started, the worker.
 func runDaemon(ctx context.Context, e *env, o daemonOptions) error {
-	path, err := config.Find(o.config)
+	if os.Getenv(workerEnv) == "" {
+		return runKeeper(ctx, e)
+	}
+	_ = os.Unsetenv(workerEnv)
+	return runWorker(ctx, e, o)
+}
+
+// runWorker takes the state directory and the socket, goes on with what an
+// earlier worker has left or else starts the programs of the file, and serves
+// until it is told to stop. Every refusal comes before the first program is
+// started.
+func runWorker(ctx context.Context, e *env, o daemonOptions) error {
+	files := listenFiles()
+	if len(files) == 0 {
+		return usagef("%s is for pm daemon itself; unset it", workerEnv)
+	}
+	link, err := keeper.Attach(files[0])
+	if err != nil {
+		return err
+	}
+	proc.SetName("pm-worker")
+	b, err := begin(e, o, link)
 	if err != nil {
 		return usageError(err)
 	}
-	file, warnings, err := config.Load(path, os.LookupEnv)
+	listener, err := socket.Listen(listenPath(e, b.file), socket.ListenOptions{Group: b.file.Daemon.Group})
 	if err != nil {
 		return usageError(err)
 	}
-	environ := programEnviron(os.Environ())
-	programs, err := assembleAll(file, environ)
-	if err != nil {
-		return usageError(err)
-	}
-	lock, err := lockStateDir(stateDir(e, o, file))
-	if err != nil {
-		return usageError(err)
-	}
-	defer func() { _ = lock.Close() }()
-	listener, err := socket.Listen(listenPath(e, file), socket.ListenOptions{Group: file.Daemon.Group})
-	if err != nil {
-		return usageError(err)
-	}
-	d, err := newDaemon(file, o, e.stderr, environ)
+	d, err := newDaemon(b, o, e.stderr, link)
 	if err != nil {
 		_ = listener.Close()
 		return usageError(err)
@@ -120,15 +129,96 @@ func runDaemon(ctx context.Context, e *env, o daemonOptions) error {
 	// Who reads the daemon's stderr may go away, and the daemon must not go with
 	// it: a write then fails, and that is all.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	for _, w := range append(warnings, file.CheckMachine()...) {
+	if err := d.takeOver(e, b); err != nil {
+		_ = listener.Close()
+		return usageError(err)
+	}
+	for _, w := range b.warnings {
 		d.log.Warn("configuration", "problem", w.String())
 	}
-	return d.serve(ctx, listener, programs)
+	return d.serve(ctx, listener, b)
+}
+
+// beginning is what a worker begins with.
+type beginning struct {
+	file     *config.File // in force
+	scaled   map[string]int
+	programs []*runner.Program
+	environ  []string
+	warnings []config.Problem
+	dir      string // the state directory
+	lock     *os.File
+	state    *state
+	damage   error          // what of the state could not be read; nil: nothing
+	saved    []runner.Saved // instances that an earlier worker has left
+	resumed  bool           // an earlier worker was killed, and this one goes on
+	newer    bool           // what was in force then is not what the file says now
+}
+
+// begin finds out what to begin with: what an earlier worker has left, or else
+// the file.
+func begin(e *env, o daemonOptions, link *keeper.Link) (*beginning, error) {
+	hello := link.Hello()
+	b := &beginning{environ: programEnviron(os.Environ()), dir: hello.StateDir, lock: hello.Held["lock"], resumed: hello.StateDir != ""}
+	if !b.resumed {
+		if err := b.fromFile(e, o, link); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	if b.state, b.damage, err = openState(b.dir); err != nil {
+		return nil, err
+	}
+	saved, instances, err := b.state.saved()
+	b.damage = errors.Join(b.damage, err)
+	if saved != nil {
+		if programs, err := assembleAll(saved.File, b.environ); err != nil {
+			b.damage = errors.Join(b.damage, fmt.Errorf("the saved configuration is not used: %w", err))
+		} else {
+			b.useSaved(saved, instances, programs)
+		}
+	}
+	if b.file == nil { // a keeper remembers a worker that has saved nothing
+		err = b.fromFile(e, o, link)
+	}
+	return b, err
+}
+
+func (b *beginning) fromFile(e *env, o daemonOptions, link *keeper.Link) error {
+	path, err := config.Find(o.config)
+	if err != nil {
+		return err
+	}
+	file, warnings, err := config.Load(path, os.LookupEnv)
+	if err != nil {
+		return err
+	}
+	if b.programs, err = assembleAll(file, b.environ); err != nil {
+		return err
+	}
+	b.file, b.warnings = file, append(warnings, file.CheckMachine()...)
+	if b.dir != "" {
+		return nil
+	}
+	b.dir = stateDir(e, o, file)
+	if b.lock, err = lockStateDir(b.dir); err != nil {
+		return err
+	}
+	return link.Hold("lock", b.lock)
+}
+
+func (b *beginning) useSaved(saved *savedConfig, instances []runner.Saved, programs []*runner.Program) {
+	if b.file != nil {
+		saved.File.Path = b.file.Path
+		b.newer = true
+	}
+	b.file, b.scaled, b.programs, b.saved = saved.File, saved.Scaled, programs, instances
 }
 
 // newDaemon makes the parts and puts them together.
-func newDaemon(file *config.File, o daemonOptions, stderr io.Writer, environ []string) (*daemon, error) {
-	d := &daemon{quitting: make(chan struct{})}
+func newDaemon(b *beginning, o daemonOptions, stderr io.Writer, link *keeper.Link) (*daemon, error) {
+	file := b.file
+	d := &daemon{quitting: make(chan struct{}), link: link, state: b.state}
 	var err error
 	if d.logFile, err = openLog(orElse(o.log, file.Daemon.LogFile), stderr); err != nil {
 		return nil, err
@@ -141,15 +231,13 @@ func newDaemon(file *config.File, o daemonOptions, stderr io.Writer, environ []s
 	if err != nil {
 		return nil, err
 	}
-	d.outputs = &outputs{loop: loop, logs: map[outputKey]*output.Log{}}
-	if d.keeper, err = proc.NewKeeper(d.log); err != nil {
-		loop.Close()
-		return nil, err
-	}
+	d.outputs = &outputs{loop: loop, logs: map[outputKey]*output.Log{}, drained: link.Drained}
 	d.events = newEventLog(d.log, d.logFile, d.mailer)
+	d.events.state = d.state
+	d.state.log, d.state.committed, d.state.recent = d.log, d.events.committed, d.events.recent
 	d.group = runner.New(runner.Options{
-		Host: d.keeper,
-		Tell: func(ev runner.Event) { d.events.publish(wireEvent(ev)) },
+		Host: link, Journal: d.state,
+		Tell: func(ev runner.Event) { d.events.note(wireEvent(ev)) },
 		Capture: func(program string, index int, ev proc.Event) {
 			if err := d.outputs.capture(program, index, ev); err != nil {
 				d.log.Error("output is lost", "program", program, "error", err)
@@ -158,13 +246,46 @@ func newDaemon(file *config.File, o daemonOptions, stderr io.Writer, environ []s
 		Drop: d.outputs.drop,
 		Log:  d.log,
 	})
-	d.reloader = &reloader{group: d.group, events: d.events, log: d.log, environ: environ, file: file, scaled: map[string]int{}}
+	d.reloader = &reloader{group: d.group, events: d.events, log: d.log, environ: b.environ, file: file, scaled: b.scaled, state: d.state}
+	if b.scaled == nil {
+		d.reloader.scaled = map[string]int{}
+	}
 	return d, nil
 }
 
 func (d *daemon) close() {
-	d.keeper.Close()
+	d.link.Close()
 	d.outputs.loop.Close()
+	d.state.close()
+}
+
+// takeOver goes on where an earlier worker was: from here on the keeper's tasks
+// are this daemon's.
+func (d *daemon) takeOver(e *env, b *beginning) error {
+	if b.damage != nil {
+		d.log.Error("the saved state", "problem", b.damage)
+	}
+	run := runDir(e, b.dir)
+	if err := os.MkdirAll(run, 0o700); err != nil {
+		return fmt.Errorf("cannot make the run directory: %w", err)
+	}
+	rebooted, events := b.state.rebooted, b.state.events
+	d.events.restore(events)
+	if err := d.state.begin(events); err != nil {
+		return err
+	}
+	d.state.setConfig(savedConfig{File: b.file, Scaled: b.scaled})
+	warnings, err := d.link.Open(b.dir, filepath.Join(run, "keeper"))
+	if err != nil {
+		return err
+	}
+	for _, w := range warnings {
+		d.log.Error("the keeper's records", "problem", w)
+	}
+	for _, fault := range d.group.Restore(b.programs, b.saved, rebooted) {
+		d.log.Error("the saved state", "problem", fault)
+	}
+	return nil
 }
 
 // quit begins the end.
@@ -177,7 +298,7 @@ const logPatience = 2 * time.Second
 // serve runs everything until the daemon has stopped all programs. The order of
 // the end is that of the beginning backwards: first the programs, while clients
 // can still watch; then the socket; last the log.
-func (d *daemon) serve(ctx context.Context, listener net.Listener, programs []*runner.Program) error {
+func (d *daemon) serve(ctx context.Context, listener net.Listener, b *beginning) error {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR2)
 	defer signal.Stop(signals)
@@ -187,16 +308,21 @@ func (d *daemon) serve(ctx context.Context, listener net.Listener, programs []*r
 	defer stopWork()
 	var parts errgroup.Group
 	logging, stopLogging := context.WithCancel(work)
+	defer stopLogging()
 	parts.Go(func() error { return d.group.Run(work) })             // ends with work
 	parts.Go(func() error { return d.runMailer(logging) })          // ends with logging
 	parts.Go(func() error { d.signals(work, signals); return nil }) // ends with work
 
 	d.started(listener.Addr().String())
-	err := d.group.Apply(work, programs, nil)
+	parts.Go(func() error { d.state.sync(work.Done()); return nil }) // ends with work
+	if b.newer {
+		_, _ = d.reloader.run(work, false) // a failure is an event; what was in force stays
+	}
 	// Whoever has connected by now is answered when the programs are known.
 	logged := make(chan struct{})
 	go func() { defer close(logged); d.events.run(logging) }() // ends with logging, or with the process
 	serving, stopServing := context.WithCancel(work)
+	defer stopServing()
 	parts.Go(func() error { // ends with serving, or when the socket fails
 		err := socket.Serve(serving, listener, d.service(), socket.ServerOptions{Log: d.log})
 		if err != nil {
@@ -204,12 +330,15 @@ func (d *daemon) serve(ctx context.Context, listener net.Listener, programs []*r
 		}
 		return err
 	})
+	d.link.Serving()
 	select {
 	case <-d.quitting:
+	case <-d.link.Gone():
+		return d.replaceKeeper(b)
 	case <-ctx.Done():
 		d.quit()
 	}
-	err = errors.Join(err, d.group.Shutdown(work))
+	err := d.end(work)
 	d.events.publish(socket.Event{Time: time.Now().UTC(), Type: eventDaemonStopped, PID: os.Getpid()})
 	stopServing()
 	stopLogging()
@@ -218,20 +347,36 @@ func (d *daemon) serve(ctx context.Context, listener net.Listener, programs []*r
 	case <-logged:
 	case <-time.After(logPatience):
 	}
-	return errors.Join(err, parts.Wait())
+	err = errors.Join(err, parts.Wait())
+	code := 0
+	if err != nil {
+		code = 1
+	}
+	d.link.End(code, d.keep.Load())
+	return err
+}
+
+// end stops all programs, unless they are to run on: then their states stay
+// recorded for the next daemon.
+func (d *daemon) end(ctx context.Context) error {
+	if d.keep.Load() {
+		return nil
+	}
+	return errors.Join(d.group.Shutdown(ctx), d.group.Forget(ctx))
 }
 
 func (d *daemon) started(address string) {
-	d.events.publish(socket.Event{
-		Time: time.Now().UTC(), Type: eventDaemonStarted, PID: os.Getpid(),
-		Message: fmt.Sprintf("pm %s serves %s on %s", version(), d.reloader.path(), address),
-	})
+	kind, message := eventDaemonStarted, fmt.Sprintf("pm %s serves %s on %s", version(), d.reloader.path(), address)
+	if previous := d.link.Hello().Previous; previous != "" {
+		kind, message = eventWorkerStarted, message+", after a worker that was "+previous
+	}
+	d.events.publish(socket.Event{Time: time.Now().UTC(), Type: kind, PID: os.Getpid(), Message: message})
 }
 
 func (d *daemon) service() *service {
 	return &service{
 		group: d.group, events: d.events, outputs: d.outputs, reload: d.reloader, started: time.Now(), quit: d.quit,
-		info: socket.DaemonInfo{PID: os.Getpid(), Keeper: os.Getpid(), Version: version()},
+		info: socket.DaemonInfo{PID: os.Getpid(), Keeper: os.Getppid(), Version: version()},
 	}
 }
 
@@ -241,6 +386,9 @@ func (d *daemon) signals(ctx context.Context, signals <-chan os.Signal) {
 		select {
 		case <-ctx.Done():
 			return
+		case sig := <-d.link.Signals():
+			d.events.publish(socket.Event{Time: time.Now().UTC(), Type: eventCommand, By: "signal", Message: "SIG" + proc.SignalName(sig)})
+			d.signal(ctx, sig)
 		case sig := <-signals:
 			d.events.publish(socket.Event{Time: time.Now().UTC(), Type: eventCommand, By: "signal", Message: "SIG" + proc.SignalName(sig.(syscall.Signal))})
 			d.signal(ctx, sig)
@@ -313,10 +461,27 @@ func stateDir(e *env, o daemonOptions, file *config.File) string {
 	if os.Geteuid() == 0 {
 		return "/var/lib/pm"
 	}
+	return userStateDir(e)
+}
+
+func userStateDir(e *env) string {
 	if dir := e.getenv("XDG_STATE_HOME"); dir != "" {
 		return filepath.Join(dir, "pm")
 	}
 	return filepath.Join(e.getenv("HOME"), ".local", "state", "pm")
+}
+
+// runDir is where a daemon keeps what a reboot makes worthless: in memory for a
+// state directory that is the default, and else within it, so that no two
+// daemons share one.
+func runDir(e *env, stateDir string) string {
+	if os.Geteuid() == 0 && stateDir == "/var/lib/pm" {
+		return "/run/pm"
+	}
+	if dir := e.getenv("XDG_RUNTIME_DIR"); dir != "" && stateDir == userStateDir(e) {
+		return filepath.Join(dir, "pm")
+	}
+	return filepath.Join(stateDir, "run")
 }
 
 // lockStateDir makes the state directory this daemon's own until the returned

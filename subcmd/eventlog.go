@@ -24,10 +24,13 @@ type eventLog struct {
 	file   *logFile      // where log writes
 	mailer *alert.Mailer // nil: no mail
 
+	state     *state         // where events outlive the worker; nil: nowhere
 	mu        sync.Mutex     // guards all below
 	seq       uint64         // of the latest event; it begins with the clock, so that it grows across daemons
-	kept      []socket.Event // a ring: event seq is at seq modulo its size
+	kept      []socket.Event // a ring
+	next      int            // where in it the next event goes
 	count     int            // how many of it are filled
+	noted     []socket.Event // not committed yet
 	followers map[*follower]struct{}
 	queue     []socket.Event // to be written to the log
 	lost      int            // events that the log could not take
@@ -58,14 +61,71 @@ func newEventLog(log *slog.Logger, file *logFile, mailer *alert.Mailer) *eventLo
 	}
 }
 
-// publish numbers an event and hands it out.
+// publish numbers an event, records it and hands it out.
 func (l *eventLog) publish(e socket.Event) {
+	l.note(e)
+	if l.state != nil {
+		l.state.Commit()
+	}
+}
+
+// note numbers an event. It is handed out when the state is committed: an event
+// that somebody has seen is not told once more by the next worker.
+func (l *eventLog) note(e socket.Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.seq++
 	e.Schema, e.Seq = socket.Schema, l.seq
-	l.kept[l.seq%keptEvents] = e
+	if l.state == nil {
+		l.hand(e)
+		return
+	}
+	l.state.addEvent(e)
+	l.noted = append(l.noted, e)
+}
+
+// committed hands out what was noted.
+func (l *eventLog) committed() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range l.noted {
+		l.hand(e)
+	}
+	clear(l.noted)
+	l.noted = l.noted[:0]
+}
+
+// restore puts back the events of an earlier worker, oldest first.
+func (l *eventLog) restore(events []socket.Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range events {
+		l.seq = e.Seq
+		l.keep(e)
+	}
+	l.seq = max(l.seq, uint64(time.Now().UnixMicro()))
+}
+
+// recent returns the kept events, oldest first.
+func (l *eventLog) recent() (list []socket.Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for n := range l.count {
+		list = append(list, l.kept[(l.next+keptEvents-l.count+n)%keptEvents])
+	}
+	return list
+}
+
+// keep puts an event into the ring. The caller holds l.mu.
+func (l *eventLog) keep(e socket.Event) {
+	l.kept[l.next%keptEvents] = e
+	l.next = (l.next + 1) % keptEvents
 	l.count = min(l.count+1, keptEvents)
+}
+
+// hand hands an event to those who follow, and to the log. The caller holds l.mu.
+func (l *eventLog) hand(e socket.Event) {
+	l.keep(e)
 	for f := range l.followers {
 		if err := f.emit(e); err != nil {
 			delete(l.followers, f)
@@ -104,9 +164,12 @@ func (l *eventLog) events(ctx context.Context, since uint64, follow bool, emit f
 func (l *eventLog) replay(since uint64, f *follower, follow bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	first := l.seq - uint64(l.count) + 1
-	for seq := max(first, min(since, l.seq)+1); seq <= l.seq; seq++ {
-		if err := f.emit(l.kept[seq%keptEvents]); err != nil {
+	for n := range l.count {
+		e := l.kept[(l.next+keptEvents-l.count+n)%keptEvents]
+		if e.Seq <= min(since, l.seq) {
+			continue
+		}
+		if err := f.emit(e); err != nil {
 			return err
 		}
 	}
@@ -213,6 +276,7 @@ func eventLevel(e socket.Event) slog.Level {
 const (
 	eventDaemonStarted = "daemon-started"
 	eventDaemonStopped = "daemon-stopped"
+	eventWorkerStarted = "worker-started"
 	eventReload        = "reload"
 	eventReloadFailed  = "reload-failed"
 	eventCommand       = "command"
@@ -231,7 +295,10 @@ func wireEvent(e runner.Event) socket.Event {
 }
 
 func exitText(e *socket.Exit) string {
-	if e.Signal != "" {
+	switch {
+	case e.Unknown:
+		return "unknown"
+	case e.Signal != "":
 		return "SIG" + e.Signal
 	}
 	return fmt.Sprint(e.Code)

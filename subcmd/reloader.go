@@ -22,6 +22,7 @@ type reloader struct {
 	events  *eventLog
 	log     *slog.Logger
 	environ []string // what programs inherit
+	state   *state
 
 	turn sync.Mutex // held while a change is made: one at a time
 
@@ -144,6 +145,7 @@ func (r *reloader) apply(ctx context.Context, file *config.File, programs []*run
 			respawn[a.Program] = true
 		}
 	}
+	r.state.setConfig(savedConfig{File: file, Scaled: scaled})
 	if err := r.group.Apply(ctx, programs, respawn); err != nil {
 		return err
 	}

@@ -71,7 +71,7 @@ func wireExit(e *runner.Exit) *socket.Exit {
 	if e == nil {
 		return nil
 	}
-	w := &socket.Exit{Code: e.Code, Time: e.At.UTC(), Expected: e.Expected}
+	w := &socket.Exit{Code: e.Code, Unknown: e.Unknown, Time: e.At.UTC(), Expected: e.Expected}
 	if e.Signal != 0 {
 		w.Signal = proc.SignalName(e.Signal)
 	}
@@ -394,7 +394,8 @@ func wireLine(instance string, emit func(socket.LogLine) error) func(output.Line
 
 // outputs are the logs of all instances. Safe for concurrent use.
 type outputs struct {
-	loop *output.Loop
+	loop    *output.Loop
+	drained func(task string, stream int) // told when a pipe has reached its end
 
 	mu   sync.Mutex // guards logs
 	logs map[outputKey]*output.Log
@@ -427,15 +428,26 @@ func (o *outputs) drop(program string, index int) {
 	}
 }
 
-// capture reads the pipes of a spawned task into the log of its instance.
+// capture reads the pipes of a spawned task into the log of its instance. What
+// belongs to no instance is not read.
 func (o *outputs) capture(program string, index int, e proc.Event) error {
-	log := o.log(program, index)
 	var errs []error
-	if e.Stdout >= 0 {
-		errs = append(errs, o.loop.Add(e.Stdout, log, output.Stdout, nil))
+	for n, pipe := range []int{e.Stdout, e.Stderr} {
+		done := func() { o.drained(e.ID, n) }
+		switch {
+		case pipe < 0:
+		case program == "":
+			done()
+		default:
+			err := o.loop.Add(pipe, o.log(program, index), output.Stdout+output.Stream(n), done)
+			if err != nil {
+				done()
+			}
+			errs = append(errs, err)
+		}
 	}
-	if e.Stderr >= 0 {
-		errs = append(errs, o.loop.Add(e.Stderr, log, output.Stderr, nil))
+	if program == "" {
+		e.ClosePipes()
 	}
 	return errors.Join(errs...)
 }

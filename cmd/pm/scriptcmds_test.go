@@ -37,7 +37,7 @@ import (
 //	[!] waitfor pid FILE|PID      the process lives
 //	until INSTANCE KEY=VALUE…     its status has these values; KEY!=VALUE, KEY~RE, KEY>=N also; a.b reaches into objects
 //	! until INSTANCE              the daemon no longer knows it
-//	get INSTANCE KEY VAR          puts a value of its status into $VAR
+//	get INSTANCE KEY VAR          puts a value of its status into $VAR; @daemon is the daemon itself
 //	count N RE FILE               exactly N lines match
 //	signal SIG WORD               signals the background command that has WORD among its arguments
 //	kill-pid SIG PID|FILE         signals a process of this script
@@ -180,14 +180,24 @@ func statusOf(ts *testscript.TestScript, name string) (map[string]any, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", ts.Getenv("PM_SOCKET"))
 		},
 	}}
-	resp, err := client.Get("http://pm/v1/status?sel=" + url.QueryEscape(name))
+	query := "?sel=" + url.QueryEscape(name)
+	if name == "@daemon" {
+		query = ""
+	}
+	resp, err := client.Get("http://pm/v1/status" + query)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	var answer struct{ Instances []map[string]any }
+	var answer struct {
+		Daemon    map[string]any
+		Instances []map[string]any
+	}
 	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
 		return nil, err
+	}
+	if name == "@daemon" {
+		return answer.Daemon, nil
 	}
 	switch len(answer.Instances) {
 	case 0:

@@ -1,0 +1,353 @@
+package keeper
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"pm.example/proc"
+)
+
+// Link is the worker's end of the connection: the host of its runner. Its
+// methods return at once, but for Signal, and may be called from any goroutine;
+// what they ask for is sent in the order of the calls.
+type Link struct {
+	wire    *wire
+	ready   chan struct{}
+	outgo   chan struct{} // there is something to send
+	gone    chan struct{} // closed when the keeper is no more
+	signals chan syscall.Signal
+	hello   Hello
+	done    sync.WaitGroup
+
+	mu        sync.Mutex // guards all below
+	outbox    []func() (frame []byte, fd int)
+	events    []proc.Event
+	questions map[int]chan syscall.Errno
+	asked     int
+	refused   error
+	warnings  []string
+}
+
+// Hello is what a keeper tells a worker first.
+type Hello struct {
+	// StateDir is the directory that an earlier worker has named; empty: there was
+	// none, and the worker is to begin from the configuration.
+	StateDir string
+	// Previous is how the worker before this one has ended; empty: there was none.
+	Previous string
+	// Held are the files that it left, by name. They belong to the receiver.
+	Held map[string]*os.File
+}
+
+// Attach takes over the file of a connection to the keeper, and waits for its
+// hello.
+func Attach(file *os.File) (*Link, error) {
+	w, err := newWire(file)
+	if err != nil {
+		return nil, err
+	}
+	l := &Link{
+		wire:  w,
+		ready: make(chan struct{}, 1), outgo: make(chan struct{}, 1), gone: make(chan struct{}),
+		signals: make(chan syscall.Signal, 64), questions: map[int]chan syscall.Errno{},
+	}
+	k, d, err := w.receive()
+	if err != nil || k != kindHello {
+		w.close()
+		return nil, fmt.Errorf("the keeper does not say hello: %v", err)
+	}
+	l.hello = Hello{StateDir: d.String(), Previous: d.String(), Held: map[string]*os.File{}}
+	for _, name := range d.Strings() {
+		if fd := w.descriptor(); fd >= 0 {
+			l.hello.Held[name] = os.NewFile(uintptr(fd), name)
+		}
+	}
+	go l.receive()    // ends with the connection
+	l.done.Go(l.send) // ends with the connection
+	return l, nil
+}
+
+// Hello returns what the keeper told first.
+func (l *Link) Hello() Hello { return l.hello }
+
+// Gone returns a channel that is closed when the keeper has died.
+func (l *Link) Gone() <-chan struct{} { return l.gone }
+
+// Signals returns the signals that came to the keeper.
+func (l *Link) Signals() <-chan syscall.Signal { return l.signals }
+
+// Close ends the connection, after all that was asked for has been sent.
+func (l *Link) Close() {
+	l.post(nil)
+	l.done.Wait()
+	l.wire.close()
+}
+
+// Open asks to be told of all tasks: those that the keeper has, or if it is new,
+// those in the file of records. It returns when all of them wait in Take.
+func (l *Link) Open(stateDir, records string) (warnings []string, err error) {
+	e := begin(kindOpen)
+	e.String(stateDir)
+	e.String(records)
+	l.sendFrame(finish(e))
+	for {
+		select {
+		case <-l.ready:
+		case <-l.gone:
+			return nil, errGone
+		}
+		l.mu.Lock()
+		replayed := len(l.events) > 0 && l.events[len(l.events)-1].Kind == proc.Replayed
+		warnings, err = l.warnings, l.refused
+		l.mu.Unlock()
+		if replayed || err != nil {
+			wake(l.ready)
+			return warnings, err
+		}
+	}
+}
+
+var errGone = errors.New("the keeper of the programs is gone")
+
+// post queues something to be sent. A nil maker ends the sender.
+func (l *Link) post(maker func() ([]byte, int)) {
+	l.mu.Lock()
+	l.outbox = append(l.outbox, maker)
+	l.mu.Unlock()
+	wake(l.outgo)
+}
+
+func (l *Link) sendFrame(frame []byte) { l.post(func() ([]byte, int) { return frame, -1 }) }
+
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// send sends what is queued, as much as possible at once.
+func (l *Link) send() {
+	for {
+		select {
+		case <-l.outgo:
+		case <-l.gone:
+			return
+		}
+		l.mu.Lock()
+		makers := l.outbox
+		l.outbox = nil
+		l.mu.Unlock()
+		if l.sendAll(makers) {
+			return
+		}
+	}
+}
+
+// sendAll sends the frames of the makers, and reports whether it is over.
+func (l *Link) sendAll(makers []func() ([]byte, int)) (over bool) {
+	const enough = 64 << 10
+	var batch []byte
+	flush := func() {
+		if len(batch) > 0 {
+			_ = l.wire.send(batch) // an error is told by receive as well
+			batch = batch[:0]
+		}
+	}
+	defer flush()
+	for _, maker := range makers {
+		if maker == nil {
+			return true
+		}
+		frame, fd := maker()
+		if fd >= 0 {
+			flush()
+			_ = l.wire.send(frame, fd)
+			_ = unix.Close(fd)
+			continue
+		}
+		if batch = append(batch, frame...); len(batch) > enough {
+			flush()
+		}
+	}
+	return false
+}
+
+// receive takes what the keeper says until it is gone.
+func (l *Link) receive() {
+	defer close(l.gone)
+	for {
+		k, d, err := l.wire.receive()
+		if err != nil {
+			return
+		}
+		switch k {
+		case kindEvent:
+			l.event(l.wire.decodeEvent(d))
+		case kindAsked:
+			select {
+			case l.signals <- syscall.Signal(d.Int()):
+			default: // dozens wait already
+			}
+		case kindSignaled:
+			l.answer(d.Int(), syscall.Errno(d.Int()))
+		case kindRefused:
+			l.mu.Lock()
+			l.refused = errors.New(d.String())
+			l.mu.Unlock()
+			wake(l.ready)
+		case kindWarning:
+			l.mu.Lock()
+			l.warnings = append(l.warnings, d.String())
+			l.mu.Unlock()
+		}
+	}
+}
+
+func (l *Link) event(e proc.Event) {
+	l.mu.Lock()
+	l.events = append(l.events, e)
+	l.mu.Unlock()
+	wake(l.ready)
+}
+
+func (l *Link) answer(question int, errno syscall.Errno) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if reply := l.questions[question]; reply != nil {
+		reply <- errno
+		delete(l.questions, question)
+	}
+}
+
+// Ready returns a channel that holds a token when events wait.
+func (l *Link) Ready() <-chan struct{} { return l.ready }
+
+// Take returns the events since the last call, oldest first.
+func (l *Link) Take() []proc.Event {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	events := l.events
+	l.events = nil
+	return events
+}
+
+// Spawn is [proc.Keeper.Spawn]; prepare is called here, and its error makes the
+// task Failed.
+func (l *Link) Spawn(id string, rank int, prepare func() (*proc.Command, error)) {
+	l.post(func() ([]byte, int) {
+		command, err := prepare()
+		if err != nil {
+			var fail *proc.SpawnError
+			if !errors.As(err, &fail) {
+				fail = &proc.SpawnError{Doing: "cannot prepare the launch", Err: err}
+			}
+			l.event(proc.Event{ID: id, Kind: proc.Failed, At: time.Now(), Err: fail, Stdout: -1, Stderr: -1})
+			return nil, -1
+		}
+		e := begin(kindSpawn)
+		e.String(id)
+		e.Int(rank)
+		encodeCommand(&e, command)
+		return finish(e), -1
+	})
+}
+
+// answerPatience is how long Signal waits for the keeper, which answers at once
+// unless the machine stands still.
+const answerPatience = 2 * time.Second
+
+// Signal is [proc.Keeper.Signal]. It waits for the keeper's answer.
+func (l *Link) Signal(id string, sig syscall.Signal) error {
+	reply := make(chan syscall.Errno, 1)
+	l.mu.Lock()
+	l.asked++
+	question := l.asked
+	l.questions[question] = reply
+	l.mu.Unlock()
+	e := begin(kindSignal)
+	e.Int(question)
+	e.String(id)
+	e.Int(int(sig))
+	l.sendFrame(finish(e))
+	select {
+	case errno := <-reply:
+		if errno != 0 {
+			return errno
+		}
+		return nil
+	case <-l.gone:
+		return errGone
+	case <-time.After(answerPatience):
+		return errors.New("the keeper of the programs does not answer")
+	}
+}
+
+// Terminate is [proc.Keeper.Terminate].
+func (l *Link) Terminate(id string, step int, sig syscall.Signal, exclude []string) {
+	e := begin(kindTerminate)
+	e.String(id)
+	e.Int(step)
+	e.Int(int(sig))
+	e.Strings(exclude)
+	l.sendFrame(finish(e))
+}
+
+// Kill is [proc.Keeper.Kill].
+func (l *Link) Kill(id string) { l.about(kindKill, id) }
+
+// Release is [proc.Keeper.Release].
+func (l *Link) Release(id string) { l.about(kindRelease, id) }
+
+func (l *Link) about(k kind, id string) {
+	e := begin(k)
+	e.String(id)
+	l.sendFrame(finish(e))
+}
+
+// Drained is [proc.Keeper.Drained].
+func (l *Link) Drained(id string, stream int) {
+	e := begin(kindDrained)
+	e.String(id)
+	e.Int(stream)
+	l.sendFrame(finish(e))
+}
+
+// Hold gives the keeper a descriptor of the file, for the next worker.
+func (l *Link) Hold(name string, file syscall.Conn) error {
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	other := -1
+	var failed error
+	err = raw.Control(func(fd uintptr) { other, failed = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 3) })
+	if err = errors.Join(err, failed); err != nil {
+		return fmt.Errorf("cannot hand over %s: %w", name, err)
+	}
+	e := begin(kindHold)
+	e.String(name)
+	l.post(func() ([]byte, int) { return finish(e), other })
+	return nil
+}
+
+// Serving tells the keeper that clients are served now.
+func (l *Link) Serving() { l.sendFrame(finish(begin(kindServing))) }
+
+// End tells the keeper that this worker ends for good, so that it shall end too,
+// with the given exit code. With keep it leaves the programs running.
+func (l *Link) End(code int, keep bool) {
+	e := begin(kindEnd)
+	e.Int(code)
+	e.Bool(keep)
+	l.sendFrame(finish(e))
+}
+
+// Upgrade asks the keeper to become the program at path, with a new worker.
+func (l *Link) Upgrade(path string) { l.about(kindUpgrade, path) }

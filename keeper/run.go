@@ -1,0 +1,308 @@
+package keeper
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"syscall"
+	"time"
+
+	"pm.example/codec"
+	"pm.example/proc"
+)
+
+// Options are what a keeper needs of its surroundings.
+type Options struct {
+	Programs *proc.Keeper
+	// Start starts a worker that is connected by conn, which it closes.
+	Start func(conn *os.File) (*proc.Attendant, error)
+	// Signals are passed on to the worker.
+	Signals <-chan os.Signal
+	// StateDir and Held are what this keeper has got from the one that it
+	// replaces. The files are closed in the end.
+	StateDir string
+	Held     map[string]*os.File
+	Log      *slog.Logger
+}
+
+// Outcome is how a keeper's work has ended.
+type Outcome struct {
+	// Code is the exit code that the worker has chosen.
+	Code int
+	// Keep says that the programs are to run on.
+	Keep bool
+	// Upgrade is the path of the program that this process is to become; empty:
+	// none.
+	Upgrade string
+	// StateDir and Held are then what it needs.
+	StateDir string
+	Held     map[string]*os.File
+}
+
+// keeper is the state of Run.
+type keeper struct {
+	Options
+	mustGo   bool // on, whatever happens: there may be programs
+	pending  []os.Signal
+	previous string   // how the worker before has ended
+	outcome  *Outcome // what the worker wants
+}
+
+// Pauses before a worker is started again. The first follows at once; one that
+// cannot live must not take the machine.
+const (
+	firstPause = 50 * time.Millisecond
+	longest    = 5 * time.Second
+	livedWell  = 10 * time.Second
+)
+
+// Run starts workers, one after the other, until one ends for good, or the first
+// cannot begin.
+func Run(ctx context.Context, o Options) (Outcome, error) {
+	k := &keeper{Options: o, mustGo: o.StateDir != ""}
+	if k.Held == nil {
+		k.Held = map[string]*os.File{}
+	}
+	pause := time.Duration(0)
+	for {
+		begun := time.Now()
+		ended, err := k.work(ctx)
+		if err != nil && !k.mustGo {
+			return Outcome{}, err
+		}
+		switch {
+		case k.outcome != nil:
+			k.outcome.StateDir, k.outcome.Held = k.StateDir, k.Held
+			return *k.outcome, nil
+		case !k.mustGo:
+			return Outcome{Code: exitCode(ended)}, nil
+		}
+		k.previous = describe(ended, err)
+		k.Log.Error("the worker has ended, the next is started; programs run on", "end", k.previous, "after", time.Since(begun).Round(time.Millisecond))
+		if time.Since(begun) > livedWell {
+			pause = 0
+		}
+		time.Sleep(pause)
+		pause = min(max(2*pause, firstPause), longest)
+	}
+}
+
+func exitCode(s proc.Status) int {
+	if s.Signal != 0 {
+		return 128 + int(s.Signal)
+	}
+	return s.Code
+}
+
+func describe(s proc.Status, err error) string {
+	if err != nil {
+		return err.Error()
+	}
+	if s.Signal != 0 {
+		return "killed by SIG" + proc.SignalName(s.Signal)
+	}
+	return fmt.Sprintf("exit %d", s.Code)
+}
+
+// work starts a worker and serves it until it has ended.
+func (k *keeper) work(ctx context.Context) (proc.Status, error) {
+	own, other, err := pair()
+	if err != nil {
+		return proc.Status{}, err
+	}
+	worker, err := k.Start(other)
+	_ = other.Close()
+	if err != nil {
+		_ = own.Close()
+		return proc.Status{}, fmt.Errorf("cannot start the worker: %w", err)
+	}
+	defer worker.Close()
+	w, err := newWire(own)
+	if err != nil {
+		return proc.Status{}, err
+	}
+	s := &session{keeper: k, wire: w, requests: make(chan func(), 1)}
+	go s.receive() // ends with the connection
+	status := s.serve(ctx, worker)
+	for f := range s.requests { // what the worker has said before its end counts
+		f()
+	}
+	w.close()
+	return status, nil
+}
+
+// session is one worker's connection. Frames are read in one goroutine; all else
+// is done in that of serve.
+type session struct {
+	*keeper
+	wire     *wire
+	requests chan func()
+	open     bool // the worker wants events
+}
+
+// serve tells the worker of events until it has ended.
+func (s *session) serve(ctx context.Context, worker *proc.Attendant) proc.Status {
+	s.sayHello()
+	for {
+		var events <-chan struct{}
+		if s.open {
+			events = s.Programs.Ready()
+		}
+		select {
+		case status := <-worker.Ended:
+			return status
+		case f, ok := <-s.requests:
+			if !ok { // the worker is about to end
+				return <-worker.Ended
+			}
+			f()
+		case <-events:
+			s.tell(s.Programs.Take())
+		case sig := <-s.Signals:
+			s.pending = append(s.pending, sig)
+			s.passOn()
+		case <-ctx.Done():
+			_ = worker.Signal(syscall.SIGKILL)
+		}
+	}
+}
+
+func (s *session) sayHello() {
+	e := begin(kindHello)
+	e.String(s.StateDir)
+	e.String(s.previous)
+	names := slices.Sorted(maps.Keys(s.Held))
+	e.Strings(names)
+	var fds []int
+	for _, name := range names {
+		fds = append(fds, int(s.Held[name].Fd()))
+	}
+	_ = s.wire.send(finish(e), fds...) // an error is the worker's end, which is told
+}
+
+// tell sends events. What cannot be sent is told again to the next worker.
+func (s *session) tell(events []proc.Event) {
+	var (
+		batch []byte
+		fds   []int
+	)
+	for n, ev := range events {
+		e := begin(kindEvent)
+		fds = append(fds, encodeEvent(&e, ev)...)
+		batch = append(batch, finish(e)...)
+		if n == len(events)-1 || len(batch) >= readSize || len(fds) >= maxRights-1 {
+			_ = s.wire.send(batch, fds...)
+			batch, fds = batch[:0], fds[:0]
+		}
+	}
+	for _, ev := range events {
+		ev.ClosePipes()
+	}
+}
+
+// passOn sends the signals that came, once the worker takes them.
+func (s *session) passOn() {
+	if !s.open {
+		return
+	}
+	for _, sig := range s.pending {
+		e := begin(kindAsked)
+		e.Int(int(sig.(syscall.Signal)))
+		_ = s.wire.send(finish(e))
+	}
+	s.pending = nil
+}
+
+// receive reads what the worker says. Requests about programs are carried out
+// here: the keeper's methods return at once.
+func (s *session) receive() {
+	defer close(s.requests)
+	for {
+		k, d, err := s.wire.receive()
+		if err != nil {
+			return
+		}
+		s.handle(k, d)
+	}
+}
+
+func (s *session) handle(k kind, d *codec.Decoder) {
+	switch k {
+	case kindSpawn:
+		id, rank := d.String(), d.Int()
+		command := decodeCommand(d)
+		s.Programs.Spawn(id, rank, func() (*proc.Command, error) { return command, d.Err() })
+	case kindSignal:
+		question, id, sig := d.Int(), d.String(), syscall.Signal(d.Int())
+		errno := errnoOf(s.Programs.Signal(id, sig))
+		s.requests <- func() { s.answer(question, errno) }
+	case kindTerminate:
+		s.Programs.Terminate(d.String(), d.Int(), syscall.Signal(d.Int()), d.Strings())
+	case kindKill:
+		s.Programs.Kill(d.String())
+	case kindRelease:
+		s.Programs.Release(d.String())
+	case kindDrained:
+		s.Programs.Drained(d.String(), d.Int())
+	case kindOpen:
+		stateDir, records := d.String(), d.String()
+		s.requests <- func() { s.begin(stateDir, records) }
+	case kindHold:
+		name, fd := d.String(), s.wire.descriptor()
+		s.requests <- func() { s.hold(name, fd) }
+	case kindServing:
+		s.requests <- func() { s.mustGo = true }
+	case kindEnd:
+		code, keep := d.Int(), d.Bool()
+		s.requests <- func() { s.outcome = &Outcome{Code: code, Keep: keep} }
+	case kindUpgrade:
+		path := d.String()
+		s.requests <- func() { s.outcome = &Outcome{Upgrade: path} }
+	}
+}
+
+func (s *session) answer(question int, errno syscall.Errno) {
+	e := begin(kindSignaled)
+	e.Int(question)
+	e.Int(int(errno))
+	_ = s.wire.send(finish(e))
+}
+
+// begin opens the records, if that was not done for an earlier worker, and tells
+// of all tasks.
+func (s *session) begin(stateDir, records string) {
+	if !s.Programs.Resumed() {
+		warning, err := s.Programs.Resume(records)
+		if err != nil {
+			s.text(kindRefused, err)
+			return
+		}
+		if warning != nil {
+			s.text(kindWarning, warning)
+		}
+	}
+	s.StateDir = stateDir
+	s.open = true
+	s.Programs.Replay()
+	s.tell(s.Programs.Take())
+	s.passOn()
+}
+
+func (s *session) text(k kind, err error) {
+	e := begin(k)
+	e.String(err.Error())
+	_ = s.wire.send(finish(e))
+}
+
+func (s *session) hold(name string, fd int) {
+	if fd < 0 {
+		return
+	}
+	if old := s.Held[name]; old != nil {
+		_ = old.Close()
+	}
+	s.Held[name] = os.NewFile(uintptr(fd), name)
+}

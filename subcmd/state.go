@@ -1,0 +1,269 @@
+package subcmd
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"pm.example/codec"
+	"pm.example/config"
+	"pm.example/journal"
+	"pm.example/runner"
+	"pm.example/socket"
+)
+
+// state is what outlives a worker: the configuration in force, the states of
+// the instances and the latest events, in a journal of the state directory. It
+// is written before anything is done that follows from it. Safe for concurrent
+// use.
+type state struct {
+	log       *slog.Logger
+	committed func()                // called after each commit
+	recent    func() []socket.Event // the events to keep when the journal is written anew
+	unsynced  chan struct{}         // something is not on the disk yet
+
+	mu        sync.Mutex // guards all below
+	journal   *journal.Journal
+	boot      string
+	config    []byte
+	instances map[outputKey][]byte
+	events    []socket.Event // that an earlier worker has left
+	rebooted  bool           // since it was written
+	failed    bool           // the last write failed, and that was told
+}
+
+// stateMagic names the format of the journal. A change of it makes a new number;
+// the old one then has to be read as well.
+const stateMagic = "pm state 1"
+
+// The kinds of records. The numbers are in files.
+const (
+	stateBoot     = 1 // the boot id; always the first
+	stateConfig   = 2 // the configuration in force, as JSON
+	stateInstance = 3
+	stateGone     = 4 // an instance is no more
+	stateEvent    = 5 // as JSON
+)
+
+// savedConfig is what a successor needs to know of the configuration.
+type savedConfig struct {
+	File   *config.File
+	Scaled map[string]int
+}
+
+// openState opens the state of a state directory. A warning tells of what is
+// damaged, and was set aside.
+func openState(dir string) (s *state, warning, err error) {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot tell this boot of the machine from others: %w", err)
+	}
+	s = &state{boot: strings.TrimSpace(string(boot)), instances: map[outputKey][]byte{}, unsynced: make(chan struct{}, 1)}
+	j, records, err := journal.Open(filepath.Join(dir, "state"), stateMagic)
+	var damage *journal.Damage
+	if errors.As(err, &damage) {
+		warning, err = damage, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	s.journal = j
+	for n, record := range records {
+		if err := s.load(record); err != nil {
+			return s, errors.Join(warning, fmt.Errorf("record %d of the saved state cannot be read, and is left out with what follows: %w", n+1, err)), nil
+		}
+	}
+	return s, warning, nil
+}
+
+func (s *state) load(record []byte) error {
+	d := codec.NewDecoder(record)
+	switch kind := d.Int(); kind {
+	case stateBoot:
+		s.rebooted = d.String() != s.boot
+	case stateConfig:
+		s.config = []byte(d.String())
+	case stateInstance:
+		key := outputKey{d.String(), d.Int()}
+		s.instances[key] = []byte(d.String())
+	case stateGone:
+		delete(s.instances, outputKey{d.String(), d.Int()})
+	case stateEvent:
+		var e socket.Event
+		if err := json.Unmarshal([]byte(d.String()), &e); err != nil {
+			return err
+		}
+		s.events = append(s.events, e)
+		if len(s.events) > 2*keptEvents {
+			s.events = append([]socket.Event(nil), s.events[keptEvents:]...)
+		}
+	default:
+		return fmt.Errorf("it is of the unknown kind %d", kind)
+	}
+	return d.Err()
+}
+
+// saved returns the configuration and the instances that an earlier worker has
+// left; nil if it ended in order, or there was none.
+func (s *state) saved() (*savedConfig, []runner.Saved, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.config) == 0 || len(s.instances) == 0 {
+		return nil, nil, nil
+	}
+	var c savedConfig
+	if err := json.Unmarshal(s.config, &c); err != nil {
+		return nil, nil, fmt.Errorf("the saved configuration cannot be read: %w", err)
+	}
+	var list []runner.Saved
+	for key, record := range s.instances {
+		list = append(list, runner.Saved{Program: key.program, Index: key.index, Record: record})
+	}
+	return &c, list, nil
+}
+
+// setConfig records the configuration that comes into force with the next
+// commit.
+func (s *state) setConfig(c savedConfig) {
+	data, err := json.Marshal(c)
+	if err != nil {
+		s.log.Error("the configuration cannot be saved", "error", err)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.config = data
+	s.journal.Add(textRecord(stateConfig, string(data)))
+}
+
+// addEvent records an event, with the next commit.
+func (s *state) addEvent(e socket.Event) {
+	data, err := json.Marshal(e)
+	if err != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.journal.Add(textRecord(stateEvent, string(data)))
+}
+
+func textRecord(kind int, text string) []byte {
+	e := codec.Encoder(make([]byte, 0, len(text)+8))
+	e.Int(kind)
+	e.String(text)
+	return e
+}
+
+// Put records the state of an instance, with the next commit; nil: it is gone.
+func (s *state) Put(program string, index int, record []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := outputKey{program, index}
+	if record == nil {
+		delete(s.instances, key)
+		e := codec.Encoder{}
+		e.Int(stateGone)
+		e.String(program)
+		e.Int(index)
+		s.journal.Add(e)
+		return
+	}
+	s.instances[key] = record
+	s.journal.Add(instanceRecord(key, record))
+}
+
+func instanceRecord(key outputKey, record []byte) []byte {
+	e := codec.Encoder(make([]byte, 0, len(record)+len(key.program)+16))
+	e.Int(stateInstance)
+	e.String(key.program)
+	e.Int(key.index)
+	e.String(string(record))
+	return e
+}
+
+// Commit writes what was recorded. When that fails, as on a full disk, the
+// daemon goes on, says so once, and writes it later.
+func (s *state) Commit() {
+	s.mu.Lock()
+	full := s.journal.Full()
+	s.mu.Unlock()
+	var recent []socket.Event
+	if full {
+		recent = s.recent()
+	}
+	s.mu.Lock()
+	err := s.journal.Commit()
+	if err == nil && full {
+		err = s.rewrite(recent)
+	}
+	if err != nil && !s.failed {
+		s.log.Error("the state of the daemon cannot be written, and would be lost if it were killed now", "error", err)
+	}
+	s.failed = err != nil
+	s.mu.Unlock()
+	select {
+	case s.unsynced <- struct{}{}:
+	default:
+	}
+	s.committed()
+}
+
+// rewrite replaces the journal by what counts. The caller holds s.mu.
+func (s *state) rewrite(recent []socket.Event) error {
+	all := [][]byte{textRecord(stateBoot, s.boot)}
+	if s.config != nil {
+		all = append(all, textRecord(stateConfig, string(s.config)))
+	}
+	for key, record := range s.instances {
+		all = append(all, instanceRecord(key, record))
+	}
+	for _, e := range recent {
+		if data, err := json.Marshal(e); err == nil {
+			all = append(all, textRecord(stateEvent, string(data)))
+		}
+	}
+	return s.journal.Rewrite(all)
+}
+
+// begin makes the state this boot's.
+func (s *state) begin(recent []socket.Event) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.events, s.rebooted = nil, false
+	return s.rewrite(recent)
+}
+
+// syncEvery is how long a crash of the machine may reach back.
+const syncEvery = 50 * time.Millisecond
+
+// sync brings commits to the disk, a little later and many at once, until done
+// is closed.
+func (s *state) sync(done <-chan struct{}) {
+	for {
+		select {
+		case <-done:
+			return
+		case <-s.unsynced:
+		}
+		select {
+		case <-done:
+			return
+		case <-time.After(syncEvery):
+		}
+		s.mu.Lock()
+		file := s.journal.File()
+		s.mu.Unlock()
+		if err := journal.Sync(file); err != nil && !errors.Is(err, fs.ErrClosed) {
+			s.log.Warn("the state of the daemon does not reach the disk", "error", err)
+		}
+	}
+}
+
+func (s *state) close() { _ = s.journal.Close() }
