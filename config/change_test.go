@@ -79,7 +79,7 @@ func TestDiffKeepsIdentity(t *testing.T) {
 // TestEveryKeyIsCompared changes each key in turn: none may go unnoticed.
 func TestEveryKeyIsCompared(t *testing.T) {
 	other := map[string]string{
-		"cmd": "x", "type": "oneshot", "numprocs": "2", "priority": "1", "group": "g", "autostart": "false", "autorestart": "always",
+		"cmd": "x", "type": "oneshot", "numprocs": "2", "priority": "1", "group": "g", "autostart": "false", "on_daemon_death": "stop", "autorestart": "always",
 		"exitcodes": "1", "startretries": "1", "starttime": "9s", "stopsignal": "INT", "stoptime": "9s", "umask": "1", "workingdir": "/",
 		"user": "0", "stdin": "/x", "stdout": "/x", "stderr": "/x", "env": "A=1", "env_file": "/x", "labels": "a=1",
 		"backoff.initial": "2s", "backoff.max": "2m", "backoff.factor": "3", "backoff.jitter": "0.5", "backoff.reset_after": "9s",

@@ -606,7 +606,7 @@ func TestDefaults(t *testing.T) {
 	p := NewProgram("x")
 	want := &Program{
 		Name: "x", NumProcs: 1, Autostart: true, Autorestart: "unexpected", ExitCodes: []Exit{{}}, StartRetries: 3,
-		StartTime: time.Second, StopSignal: "TERM", StopTime: 10 * time.Second, Type: "service", Priority: 999,
+		StartTime: time.Second, StopSignal: "TERM", StopTime: 10 * time.Second, Type: "service", Priority: 999, OnDaemonDeath: "keep",
 		Backoff: Backoff{time.Second, time.Minute, 2, 0.1, time.Minute, 5, 10 * time.Second},
 	}
 	if !reflect.DeepEqual(p, want) {

@@ -53,6 +53,8 @@ var programFields = slices.Concat([]field[Program]{
 		"A name under which several programs are selected, as `group:NAME`."),
 	declare("autostart", boolCodec, func(p *Program) *bool { return &p.Autostart }, "true", Live,
 		"Whether the program is started with the daemon."),
+	declare("on_daemon_death", wordCodec([]string{"keep", "stop"}, nil), func(p *Program) *string { return &p.OnDaemonDeath }, "keep", Live,
+		"What becomes of the program when the process that owns it is killed: it runs on (`keep`), or it is stopped and started anew as soon as a process of pm takes over (`stop`)."),
 	declare("autorestart", restartCodec, func(p *Program) *string { return &p.Autorestart }, "unexpected", Live,
 		"Whether an instance that ended by itself is started again: `always` (also true, yes), `never` (also false, no), or after `unexpected` exits only."),
 	declare("exitcodes", exitsCodec, func(p *Program) *[]Exit { return &p.ExitCodes }, "0", Live,

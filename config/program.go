@@ -78,8 +78,11 @@ type Program struct {
 	Stderr       string // like Stdout; "stdout": the same place as stdout
 	Env          map[string]string
 
-	Type     string // "service" or "oneshot"
-	Priority int    // lower starts earlier and stops later; default 999
+	Type string // "service" or "oneshot"
+	// OnDaemonDeath is "keep" or "stop".
+	OnDaemonDeath string
+
+	Priority int // lower starts earlier and stops later; default 999
 	Group    string
 	User     string   // "user", "user:group" or numbers; empty: the daemon's own
 	EnvFile  []string // read at every launch, in order; a leading "-" allows it to be missing

@@ -114,6 +114,7 @@ type = "service"
 numprocs = 1
 priority = 999
 autostart = true
+on_daemon_death = "keep"
 autorestart = "unexpected"
 exitcodes = [0]
 startretries = 3

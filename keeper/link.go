@@ -41,6 +41,12 @@ type Hello struct {
 	StateDir string
 	// Previous is how the worker before this one has ended; empty: there was none.
 	Previous string
+	// Orphaned says that the keeper is not the one that has started the programs.
+	Orphaned bool
+	// Upgraded says that the keeper has just become another program, as it was
+	// asked to; Refused, why it has not.
+	Upgraded bool
+	Refused  string
 	// Held are the files that it left, by name. They belong to the receiver.
 	Held map[string]*os.File
 }
@@ -62,7 +68,10 @@ func Attach(file *os.File) (*Link, error) {
 		w.close()
 		return nil, fmt.Errorf("the keeper does not say hello: %v", err)
 	}
-	l.hello = Hello{StateDir: d.String(), Previous: d.String(), Held: map[string]*os.File{}}
+	l.hello = Hello{
+		StateDir: d.String(), Previous: d.String(), Orphaned: d.Bool(), Upgraded: d.Bool(), Refused: d.String(),
+		Held: map[string]*os.File{},
+	}
 	for _, name := range d.Strings() {
 		if fd := w.descriptor(); fd >= 0 {
 			l.hello.Held[name] = os.NewFile(uintptr(fd), name)

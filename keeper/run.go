@@ -17,15 +17,25 @@ import (
 // Options are what a keeper needs of its surroundings.
 type Options struct {
 	Programs *proc.Keeper
-	// Start starts a worker that is connected by conn, which it closes.
-	Start func(conn *os.File) (*proc.Attendant, error)
+	// Start starts a worker of the program at path, or if that is empty of this
+	// process's own, that is connected by conn.
+	Start func(path string, conn *os.File) (*proc.Attendant, error)
 	// Signals are passed on to the worker.
 	Signals <-chan os.Signal
-	// StateDir and Held are what this keeper has got from the one that it
-	// replaces. The files are closed in the end.
+	// Inheritance is what this keeper has got from the one that it replaces.
+	Inheritance
+	Log *slog.Logger
+
+	failure string // of an upgrade
+}
+
+// Inheritance is what a keeper needs to take another's place.
+type Inheritance struct {
 	StateDir string
 	Held     map[string]*os.File
-	Log      *slog.Logger
+	// Orphaned says that the other was killed, Upgraded that it was an earlier
+	// program in this process.
+	Orphaned, Upgraded bool
 }
 
 // Outcome is how a keeper's work has ended.
@@ -37,9 +47,8 @@ type Outcome struct {
 	// Upgrade is the path of the program that this process is to become; empty:
 	// none.
 	Upgrade string
-	// StateDir and Held are then what it needs.
-	StateDir string
-	Held     map[string]*os.File
+	// Inheritance is then what it needs.
+	Inheritance
 }
 
 // keeper is the state of Run.
@@ -48,6 +57,9 @@ type keeper struct {
 	mustGo   bool // on, whatever happens: there may be programs
 	pending  []os.Signal
 	previous string   // how the worker before has ended
+	refused  string   // why the last upgrade has failed
+	trial    string   // the program that the present worker is tried of
+	proven   bool     // it serves
 	outcome  *Outcome // what the worker wants
 }
 
@@ -62,7 +74,7 @@ const (
 // Run starts workers, one after the other, until one ends for good, or the first
 // cannot begin.
 func Run(ctx context.Context, o Options) (Outcome, error) {
-	k := &keeper{Options: o, mustGo: o.StateDir != ""}
+	k := &keeper{Options: o, mustGo: o.StateDir != "", refused: o.failure}
 	if k.Held == nil {
 		k.Held = map[string]*os.File{}
 	}
@@ -70,12 +82,21 @@ func Run(ctx context.Context, o Options) (Outcome, error) {
 	for {
 		begun := time.Now()
 		ended, err := k.work(ctx)
-		if err != nil && !k.mustGo {
-			return Outcome{}, err
-		}
 		switch {
+		case err != nil && !k.mustGo:
+			return Outcome{}, err
+		case k.trial != "":
+			if k.proven {
+				k.Orphaned, k.Upgraded = false, true
+				return Outcome{Upgrade: k.trial, Inheritance: k.Inheritance}, nil
+			}
+			k.refused = fmt.Sprintf("%s did not take over: %s", k.trial, describe(ended, err))
+			k.trial = ""
+			continue
+		case k.outcome != nil && k.outcome.Upgrade != "":
+			k.trial, k.outcome = k.outcome.Upgrade, nil
+			continue
 		case k.outcome != nil:
-			k.outcome.StateDir, k.outcome.Held = k.StateDir, k.Held
 			return *k.outcome, nil
 		case !k.mustGo:
 			return Outcome{Code: exitCode(ended)}, nil
@@ -88,6 +109,13 @@ func Run(ctx context.Context, o Options) (Outcome, error) {
 		time.Sleep(pause)
 		pause = min(max(2*pause, firstPause), longest)
 	}
+}
+
+// Failed notes that the program of an Outcome could not be become; the keeper may
+// then Run on.
+func (o Options) Failed(err error) Options {
+	o.Upgraded, o.failure = false, err.Error()
+	return o
 }
 
 func exitCode(s proc.Status) int {
@@ -113,7 +141,7 @@ func (k *keeper) work(ctx context.Context) (proc.Status, error) {
 	if err != nil {
 		return proc.Status{}, err
 	}
-	worker, err := k.Start(other)
+	worker, err := k.Start(k.trial, other)
 	_ = other.Close()
 	if err != nil {
 		_ = own.Close()
@@ -143,10 +171,21 @@ type session struct {
 	open     bool // the worker wants events
 }
 
-// serve tells the worker of events until it has ended.
+// trialTime is how long a worker of a new program may take until it serves.
+const trialTime = 30 * time.Second
+
+// serve tells the worker of events until it has ended. One that is on trial has
+// done its duty when it serves.
 func (s *session) serve(ctx context.Context, worker *proc.Attendant) proc.Status {
 	s.sayHello()
+	var late <-chan time.Time
+	if s.trial != "" {
+		late = time.After(trialTime)
+	}
 	for {
+		if s.trial != "" && s.proven {
+			_ = worker.Signal(syscall.SIGKILL)
+		}
 		var events <-chan struct{}
 		if s.open {
 			events = s.Programs.Ready()
@@ -164,8 +203,11 @@ func (s *session) serve(ctx context.Context, worker *proc.Attendant) proc.Status
 		case sig := <-s.Signals:
 			s.pending = append(s.pending, sig)
 			s.passOn()
+		case <-late:
+			_ = worker.Signal(syscall.SIGKILL)
 		case <-ctx.Done():
 			_ = worker.Signal(syscall.SIGKILL)
+			return <-worker.Ended
 		}
 	}
 }
@@ -174,6 +216,9 @@ func (s *session) sayHello() {
 	e := begin(kindHello)
 	e.String(s.StateDir)
 	e.String(s.previous)
+	e.Bool(s.Orphaned)
+	e.Bool(s.Upgraded)
+	e.String(s.refused)
 	names := slices.Sorted(maps.Keys(s.Held))
 	e.Strings(names)
 	var fds []int
@@ -254,7 +299,7 @@ func (s *session) handle(k kind, d *codec.Decoder) {
 		name, fd := d.String(), s.wire.descriptor()
 		s.requests <- func() { s.hold(name, fd) }
 	case kindServing:
-		s.requests <- func() { s.mustGo = true }
+		s.requests <- s.serving
 	case kindEnd:
 		code, keep := d.Int(), d.Bool()
 		s.requests <- func() { s.outcome = &Outcome{Code: code, Keep: keep} }
@@ -262,6 +307,16 @@ func (s *session) handle(k kind, d *codec.Decoder) {
 		path := d.String()
 		s.requests <- func() { s.outcome = &Outcome{Upgrade: path} }
 	}
+}
+
+// serving notes that the worker serves: what it was told of the past is told.
+func (s *session) serving() {
+	s.mustGo = true
+	if s.trial != "" {
+		s.proven = true
+		return
+	}
+	s.previous, s.refused, s.Orphaned, s.Upgraded = "", "", false, false
 }
 
 func (s *session) answer(question int, errno syscall.Errno) {

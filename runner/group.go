@@ -82,6 +82,7 @@ type Group struct {
 	tasks    uint64
 	closing  bool
 	killing  bool
+	orphaned bool // the tasks of an earlier group have lost their keeper
 	journal  Journal
 	dirty    []*instance     // whose records are outdated
 	effects  []func()        // to be done once the records are written

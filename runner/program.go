@@ -21,7 +21,9 @@ type Program struct {
 	// an expected end is a success.
 	Oneshot   bool
 	Autostart bool
-	Restart   Restart
+	// StopOrphan says that a task whose keeper was killed is not to run on.
+	StopOrphan bool
+	Restart    Restart
 	// Expected are the ends that count as intended.
 	Expected []Expected
 	// StartTime is how long a task must live to count as started.

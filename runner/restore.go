@@ -104,8 +104,12 @@ type Saved struct {
 // After a reboot nothing of the tasks is left: instances that were meant to run
 // are started, those that were stopped by hand stay stopped.
 //
+// Tasks are orphaned when their keeper was killed: those of some programs are then
+// stopped, and started anew.
+//
 // The errors are of records that cannot be used; their instances begin anew.
-func (g *Group) Restore(programs []*Program, saved []Saved, rebooted bool) (faults []error) {
+func (g *Group) Restore(programs []*Program, saved []Saved, rebooted, orphaned bool) (faults []error) {
+	g.orphaned = orphaned
 	for _, p := range programs {
 		g.programs[p.Name] = p
 	}
@@ -209,6 +213,8 @@ func (g *Group) reconcile() {
 			i.resumeStop()
 		case i.removing:
 			i.stop()
+		case g.orphaned && i.program.StopOrphan:
+			i.restart()
 		}
 	}
 }

@@ -151,8 +151,14 @@ func (c *Client) Reload(ctx context.Context, req ReloadRequest) (plan Plan, err 
 }
 
 // Shutdown begins the daemon's end.
-func (c *Client) Shutdown(ctx context.Context) error {
-	return c.post(ctx, "/v1/shutdown", struct{}{}, &Result{})
+func (c *Client) Shutdown(ctx context.Context, req ShutdownRequest) error {
+	return c.post(ctx, "/v1/shutdown", req, &Result{})
+}
+
+// Upgrade begins the replacement of the daemon's program. What comes of it is told
+// by an event.
+func (c *Client) Upgrade(ctx context.Context, req UpgradeRequest) error {
+	return c.post(ctx, "/v1/upgrade", req, &Result{})
 }
 
 // Config returns the effective configuration in the file's own schema.

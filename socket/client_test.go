@@ -92,7 +92,7 @@ func TestClientMethods(t *testing.T) {
 			t.Errorf("%s: %+v, %v", message, got, err)
 		}
 	}
-	if err := client.Shutdown(ctx); err != nil {
+	if err := client.Shutdown(ctx, ShutdownRequest{}); err != nil {
 		t.Errorf("shutdown: %v", err)
 	}
 	if got, err := client.Config(ctx); err != nil || string(got) != `{"programs":{"a":{"cmd":["<&>"]}}}` {

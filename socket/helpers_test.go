@@ -71,7 +71,9 @@ func (f *fake) Reload(ctx context.Context, _ Peer, req ReloadRequest) (Plan, err
 	return f.reload(ctx, req)
 }
 
-func (f *fake) Shutdown(context.Context, Peer) error {
+func (f *fake) Upgrade(context.Context, Peer, UpgradeRequest) error { return nil }
+
+func (f *fake) Shutdown(context.Context, Peer, ShutdownRequest) error {
 	if f.shutdown == nil {
 		return nil
 	}

@@ -34,6 +34,10 @@ type Problem struct {
 	lost   bool // the daemon was there, and then was not
 }
 
+// Lost reports whether the daemon had been there and went away before all of its
+// answer was: it may be back in a moment.
+func (p *Problem) Lost() bool { return p.lost }
+
 // Error returns the message without the hint.
 func (p *Problem) Error() string { return p.Message }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strconv"
 )
@@ -40,6 +41,7 @@ func routes() []route {
 		{"POST", "/v1/scale", command, act(Service.Scale, checkScale)},
 		{"POST", "/v1/reload", command, parseReload},
 		{"POST", "/v1/shutdown", command, parseShutdown},
+		{"POST", "/v1/upgrade", command, parseUpgrade},
 		{"POST", "/v1/wait", watch, parseWait},
 		{"GET", "/v1/config", quick, parseConfig},
 		{"GET", "/v1/version", quick, parseVersion},
@@ -107,11 +109,25 @@ func parseReload(r *http.Request, body []byte) (job, error) {
 }
 
 func parseShutdown(r *http.Request, body []byte) (job, error) {
-	if err := decode(r, body, &struct{}{}); err != nil {
+	var req ShutdownRequest
+	if err := decode(r, body, &req); err != nil {
 		return job{}, err
 	}
 	return job{answer: func(ctx context.Context, svc Service, by Peer) (any, error) {
-		return filled(Result{}, svc.Shutdown(ctx, by))
+		return filled(Result{}, svc.Shutdown(ctx, by, req))
+	}}, nil
+}
+
+func parseUpgrade(r *http.Request, body []byte) (job, error) {
+	var req UpgradeRequest
+	if err := decode(r, body, &req); err != nil {
+		return job{}, err
+	}
+	if !filepath.IsAbs(req.Binary) {
+		return job{}, badRequest("binary=%q: want an absolute path", req.Binary)
+	}
+	return job{answer: func(ctx context.Context, svc Service, by Peer) (any, error) {
+		return filled(Result{}, svc.Upgrade(ctx, by, req))
 	}}, nil
 }
 

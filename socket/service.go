@@ -29,7 +29,10 @@ type Service interface {
 	Reload(ctx context.Context, by Peer, req ReloadRequest) (Plan, error)
 	// Shutdown begins the daemon's end and returns without waiting for it: the
 	// answer has to leave before the server does.
-	Shutdown(ctx context.Context, by Peer) error
+	Shutdown(ctx context.Context, by Peer, req ShutdownRequest) error
+	// Upgrade begins the replacement of the daemon's program and returns without
+	// waiting for it.
+	Upgrade(ctx context.Context, by Peer, req UpgradeRequest) error
 	// Wait returns when all selected instances are as wanted.
 	Wait(ctx context.Context, req WaitRequest) (Result, error)
 	// Config returns the effective configuration in the file's own schema.

@@ -161,6 +161,18 @@ type LogLine struct {
 	Partial  bool      `json:"partial,omitempty"`
 }
 
+// ShutdownRequest is the body of POST /v1/shutdown.
+type ShutdownRequest struct {
+	// KeepPrograms leaves the programs running, for the next daemon.
+	KeepPrograms bool `json:"keep_programs,omitempty"`
+}
+
+// UpgradeRequest is the body of POST /v1/upgrade.
+type UpgradeRequest struct {
+	// Binary is the absolute path of the program that the daemon is to become.
+	Binary string `json:"binary"`
+}
+
 // Version is the answer to GET /v1/version.
 type Version struct {
 	Schema  int    `json:"schema"`

@@ -64,6 +64,7 @@ func commands(e *env) []*cli.Command {
 		startCommand(e),
 		statusCommand(e),
 		stopCommand(e),
+		upgradeCommand(e),
 		versionCommand(e),
 		waitCommand(e),
 		missingCommand("clear", "the ring of a program's output empties itself; a log file is the program's own"),

@@ -43,7 +43,7 @@ func assemble(p *config.Program, environ []string) (*runner.Program, error) {
 	}
 	return &runner.Program{
 		Name: p.Name, Group: p.Group, NumProcs: p.NumProcs, Priority: p.Priority,
-		Oneshot: p.Type == "oneshot", Autostart: p.Autostart, Restart: restartPolicy(p.Autorestart),
+		Oneshot: p.Type == "oneshot", Autostart: p.Autostart, StopOrphan: p.OnDaemonDeath == "stop", Restart: restartPolicy(p.Autorestart),
 		Expected: expected, StartTime: p.StartTime, StartRetries: p.StartRetries,
 		Backoff: runner.Backoff(p.Backoff),
 		Stop:    stop, Exclude: p.Kill.Exclude,

@@ -211,11 +211,15 @@ func waitCommand(e *env) *cli.Command {
 }
 
 func shutdownCommand(e *env) *cli.Command {
-	var o controlOptions
+	var (
+		o    controlOptions
+		keep bool
+	)
 	return &cli.Command{
 		Name: "shutdown", Aliases: []string{"daemon_exit"}, Usage: "stop all programs and end the daemon",
-		Description: "Stops all programs, those of a higher priority number first, ends the daemon, and\nreturns when it is gone.\n\nExit status: 0 it is gone; 5 there was none; 8 timed out.",
+		Description: "Stops all programs, those of a higher priority number first, ends the daemon, and\nreturns when it is gone. With --keep-programs they run on, and the next daemon with\nthe same state directory takes them over.\n\nExit status: 0 it is gone; 5 there was none; 8 timed out.",
 		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "keep-programs", Destination: &keep, Usage: "end the daemon only"},
 			&cli.BoolFlag{Name: "no-wait", Destination: &o.noWait, Usage: "do not wait until it is gone"},
 			&cli.DurationFlag{Name: "timeout", Destination: &o.timeout, DefaultText: "as long as it takes", Usage: "wait at most `TIME`"},
 			socketFlag(&e.socketCommand),
@@ -224,13 +228,13 @@ func shutdownCommand(e *env) *cli.Command {
 			if c.Args().Present() {
 				return &socket.Problem{Message: "pm shutdown takes no arguments: it ends the daemon itself", Hint: "to stop programs: pm stop " + c.Args().First(), Code: socket.CodeUsage}
 			}
-			return runShutdown(c.Context, e, o)
+			return runShutdown(c.Context, e, o, keep)
 		},
 	}
 }
 
 // runShutdown ends the daemon and waits until it is gone.
-func runShutdown(ctx context.Context, e *env, o controlOptions) error {
+func runShutdown(ctx context.Context, e *env, o controlOptions, keep bool) error {
 	ctx, stop := interruptible(ctx)
 	defer stop()
 	client := e.client()
@@ -239,7 +243,7 @@ func runShutdown(ctx context.Context, e *env, o controlOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := client.Shutdown(ctx); err != nil || o.noWait {
+	if err := client.Shutdown(ctx, socket.ShutdownRequest{KeepPrograms: keep}); err != nil || o.noWait {
 		return err
 	}
 	if o.timeout > 0 {
@@ -255,10 +259,11 @@ func runShutdown(ctx context.Context, e *env, o controlOptions) error {
 	return err
 }
 
-// daemonPID asks the daemon for its pid, and for no instance.
+// daemonPID asks the daemon for the pid of the process that its user has started,
+// and for no instance.
 func daemonPID(ctx context.Context, client *socket.Client) (int, error) {
 	status, err := client.Status(ctx, []string{"-"})
-	return status.Daemon.PID, err
+	return status.Daemon.Keeper, err
 }
 
 // awaitEnd returns when the daemon with that pid is gone: nobody answers at the

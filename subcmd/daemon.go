@@ -13,7 +13,6 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -86,7 +85,9 @@ type daemon struct {
 
 	quitOnce sync.Once
 	quitting chan struct{} // closed when the end has begun
-	keep     atomic.Bool   // programs run on after the end
+	// Set before quitting is closed.
+	keep   bool   // programs run on after the end
+	binary string // what the daemon is to become; empty: nothing
 }
 
 // runDaemon is the keeper, or in a process that a keeper has started, the worker.
@@ -282,14 +283,27 @@ func (d *daemon) takeOver(e *env, b *beginning) error {
 	for _, w := range warnings {
 		d.log.Error("the keeper's records", "problem", w)
 	}
-	for _, fault := range d.group.Restore(b.programs, b.saved, rebooted) {
+	for _, fault := range d.group.Restore(b.programs, b.saved, rebooted, !b.resumed || d.link.Hello().Orphaned) {
 		d.log.Error("the saved state", "problem", fault)
 	}
 	return nil
 }
 
-// quit begins the end.
-func (d *daemon) quit() { d.quitOnce.Do(func() { close(d.quitting) }) }
+// quit begins the end; with keep programs run on.
+func (d *daemon) quit(keep bool) {
+	d.quitOnce.Do(func() {
+		d.keep = keep
+		close(d.quitting)
+	})
+}
+
+// upgrade ends this worker in favor of one of another program.
+func (d *daemon) upgrade(binary string) {
+	d.quitOnce.Do(func() {
+		d.keep, d.binary = true, binary
+		close(d.quitting)
+	})
+}
 
 // logPatience is how long the daemon's end waits for a log that takes no more,
 // such as a pipe whose reader is stuck.
@@ -326,7 +340,7 @@ func (d *daemon) serve(ctx context.Context, listener net.Listener, b *beginning)
 	parts.Go(func() error { // ends with serving, or when the socket fails
 		err := socket.Serve(serving, listener, d.service(), socket.ServerOptions{Log: d.log})
 		if err != nil {
-			d.quit()
+			d.quit(false)
 		}
 		return err
 	})
@@ -336,7 +350,7 @@ func (d *daemon) serve(ctx context.Context, listener net.Listener, b *beginning)
 	case <-d.link.Gone():
 		return d.replaceKeeper(b)
 	case <-ctx.Done():
-		d.quit()
+		d.quit(false)
 	}
 	err := d.end(work)
 	d.events.publish(socket.Event{Time: time.Now().UTC(), Type: eventDaemonStopped, PID: os.Getpid()})
@@ -352,14 +366,18 @@ func (d *daemon) serve(ctx context.Context, listener net.Listener, b *beginning)
 	if err != nil {
 		code = 1
 	}
-	d.link.End(code, d.keep.Load())
+	if d.binary != "" {
+		d.link.Upgrade(d.binary)
+	} else {
+		d.link.End(code, d.keep)
+	}
 	return err
 }
 
 // end stops all programs, unless they are to run on: then their states stay
 // recorded for the next daemon.
 func (d *daemon) end(ctx context.Context) error {
-	if d.keep.Load() {
+	if d.keep {
 		return nil
 	}
 	return errors.Join(d.group.Shutdown(ctx), d.group.Forget(ctx))
@@ -367,15 +385,20 @@ func (d *daemon) end(ctx context.Context) error {
 
 func (d *daemon) started(address string) {
 	kind, message := eventDaemonStarted, fmt.Sprintf("pm %s serves %s on %s", version(), d.reloader.path(), address)
-	if previous := d.link.Hello().Previous; previous != "" {
-		kind, message = eventWorkerStarted, message+", after a worker that was "+previous
+	switch hello := d.link.Hello(); {
+	case hello.Upgraded:
+		kind = eventUpgraded
+	case hello.Refused != "":
+		kind, message = eventUpgradeFailed, "the old program goes on: "+hello.Refused
+	case hello.Previous != "":
+		kind, message = eventWorkerStarted, message+", after a worker that was "+hello.Previous
 	}
 	d.events.publish(socket.Event{Time: time.Now().UTC(), Type: kind, PID: os.Getpid(), Message: message})
 }
 
 func (d *daemon) service() *service {
 	return &service{
-		group: d.group, events: d.events, outputs: d.outputs, reload: d.reloader, started: time.Now(), quit: d.quit,
+		group: d.group, events: d.events, outputs: d.outputs, reload: d.reloader, started: time.Now(), quit: d.quit, upgrade: d.upgrade,
 		info: socket.DaemonInfo{PID: os.Getpid(), Keeper: os.Getppid(), Version: version()},
 	}
 }
@@ -409,7 +432,7 @@ func (d *daemon) signal(ctx context.Context, sig os.Signal) {
 		case <-d.quitting:
 			_ = d.group.KillAll(ctx)
 		default:
-			d.quit()
+			d.quit(false)
 		}
 	}
 }

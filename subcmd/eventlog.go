@@ -266,7 +266,7 @@ func eventLevel(e socket.Event) slog.Level {
 			return slog.LevelWarn
 		}
 	}
-	if e.Type == eventReloadFailed {
+	if e.Type == eventReloadFailed || e.Type == eventUpgradeFailed {
 		return slog.LevelError
 	}
 	return slog.LevelInfo
@@ -277,6 +277,8 @@ const (
 	eventDaemonStarted = "daemon-started"
 	eventDaemonStopped = "daemon-stopped"
 	eventWorkerStarted = "worker-started"
+	eventUpgraded      = "upgraded"
+	eventUpgradeFailed = "upgrade-failed"
 	eventReload        = "reload"
 	eventReloadFailed  = "reload-failed"
 	eventCommand       = "command"

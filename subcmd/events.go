@@ -2,6 +2,7 @@ package subcmd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -49,6 +50,10 @@ func runEvents(ctx context.Context, e *env, o eventsOptions) error {
 	for {
 		p.dropped = nil
 		err := client.Events(ctx, socket.EventsRequest{Follow: o.follow, Since: p.last}, p.take)
+		var problem *socket.Problem
+		if o.follow && errors.As(err, &problem) && problem.Lost() { // the next worker goes on from there
+			continue
+		}
 		if err != nil || p.dropped == nil {
 			return err
 		}

@@ -23,15 +23,15 @@ const workerEnv = "PM_WORKER"
 
 // inheritance is the value of keeperEnv.
 type inheritance struct {
-	StateDir string
-	Held     map[string]int // descriptors by name
+	StateDir           string
+	Held               map[string]int // descriptors by name
+	Orphaned, Upgraded bool
 }
 
 // runKeeper is pm daemon as its users see it: the process that owns the programs
 // and starts workers, of which each does the rest.
 func runKeeper(ctx context.Context, e *env) error {
 	log := slog.New(slog.NewTextHandler(e.stderr, nil))
-	stateDir, held := inherited()
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR2)
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // who reads stderr may go away
@@ -40,17 +40,21 @@ func runKeeper(ctx context.Context, e *env) error {
 		return usageError(err)
 	}
 	activated := listenFiles()
-	outcome, err := keeper.Run(ctx, keeper.Options{
-		Programs: programs, Signals: signals, StateDir: stateDir, Held: held, Log: log,
-		Start: func(conn *os.File) (*proc.Attendant, error) {
-			return programs.Attend(workerCommand(append([]*os.File{conn}, activated...)))
+	options := keeper.Options{
+		Programs: programs, Signals: signals, Inheritance: inherited(), Log: log,
+		Start: func(path string, conn *os.File) (*proc.Attendant, error) {
+			return programs.Attend(workerCommand(orElse(path, "/proc/self/exe"), append([]*os.File{conn}, activated...)))
 		},
-	})
+	}
+	outcome, err := keeper.Run(ctx, options)
+	for err == nil && outcome.Upgrade != "" {
+		failure := become(outcome.Upgrade, outcome.Inheritance)
+		options.Inheritance = outcome.Inheritance
+		options = options.Failed(failure)
+		outcome, err = keeper.Run(ctx, options)
+	}
 	if err != nil {
 		return err
-	}
-	if outcome.Upgrade != "" {
-		return become(outcome.Upgrade, outcome.StateDir, outcome.Held)
 	}
 	if !outcome.Keep {
 		programs.Close()
@@ -61,10 +65,10 @@ func runKeeper(ctx context.Context, e *env) error {
 	return nil
 }
 
-// workerCommand starts this program once more, as a worker.
-func workerCommand(files []*os.File) *proc.Command {
+// workerCommand starts the pm at path as a worker.
+func workerCommand(path string, files []*os.File) *proc.Command {
 	return &proc.Command{
-		Path: "/proc/self/exe", Argv: os.Args, Env: append(os.Environ(), workerEnv+"=1"), Listen: files,
+		Path: path, Argv: os.Args, Env: append(os.Environ(), workerEnv+"=1"), Listen: files,
 		Stdin:  proc.Stdio{Kind: proc.Descriptor, File: os.Stdin},
 		Stdout: proc.Stdio{Kind: proc.Descriptor, File: os.Stdout},
 		Stderr: proc.Stdio{Kind: proc.Descriptor, File: os.Stderr},
@@ -73,40 +77,36 @@ func workerCommand(files []*os.File) *proc.Command {
 
 // inherited returns what an earlier keeper in this process, or the worker that
 // it was, has left.
-func inherited() (stateDir string, held map[string]*os.File) {
+func inherited() (i keeper.Inheritance) {
 	text := os.Getenv(keeperEnv)
 	_ = os.Unsetenv(keeperEnv)
 	var from inheritance
 	if text == "" || json.Unmarshal([]byte(text), &from) != nil {
-		return "", nil
+		return i
 	}
-	held = map[string]*os.File{}
+	i = keeper.Inheritance{StateDir: from.StateDir, Held: map[string]*os.File{}, Orphaned: from.Orphaned, Upgraded: from.Upgraded}
 	for name, fd := range from.Held {
 		syscall.CloseOnExec(fd)
-		held[name] = os.NewFile(uintptr(fd), name)
+		i.Held[name] = os.NewFile(uintptr(fd), name)
 	}
-	return from.StateDir, held
+	return i
 }
 
 // become replaces this process by the program at path, as the keeper: children
 // stay, and so do the files that it needs. It returns only if that fails.
-func become(path, stateDir string, held map[string]*os.File) error {
-	from := inheritance{StateDir: stateDir, Held: map[string]int{}}
-	for name, file := range held {
+func become(path string, i keeper.Inheritance) error {
+	from := inheritance{StateDir: i.StateDir, Held: map[string]int{}, Orphaned: i.Orphaned, Upgraded: i.Upgraded}
+	var failed error
+	for name, file := range i.Held {
 		from.Held[name] = int(file.Fd())
-	}
-	text, err := json.Marshal(from)
-	if err != nil {
-		return err
-	}
-	for _, fd := range from.Held {
-		err = errors.Join(err, proc.Inherit(fd))
+		failed = errors.Join(failed, proc.Inherit(from.Held[name]))
 	}
 	proc.InheritPipes()
-	if err == nil {
+	text, err := json.Marshal(from)
+	if err = errors.Join(failed, err); err == nil {
 		err = syscall.Exec(path, os.Args, append(os.Environ(), keeperEnv+"="+string(text)))
 	}
-	return fmt.Errorf("cannot become the keeper: %s: %w", path, err)
+	return fmt.Errorf("cannot become %s: %w", path, err)
 }
 
 // replaceKeeper makes this worker the keeper, since that has died: nobody else
@@ -117,5 +117,5 @@ func (d *daemon) replaceKeeper(b *beginning) error {
 		return errors.New("the keeper was killed; the programs run on, and the next daemon adopts them")
 	}
 	d.log.Error("the keeper was killed, the worker takes its place; programs run on")
-	return become("/proc/self/exe", b.dir, map[string]*os.File{"lock": b.lock})
+	return become("/proc/self/exe", keeper.Inheritance{StateDir: b.dir, Held: map[string]*os.File{"lock": b.lock}, Orphaned: true})
 }

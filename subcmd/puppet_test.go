@@ -58,7 +58,11 @@ func (p *puppet) Reload(_ context.Context, _ socket.Peer, req socket.ReloadReque
 	return p.plan(req.DryRun)
 }
 
-func (p *puppet) Shutdown(context.Context, socket.Peer) error { return p.shutdown() }
+func (p *puppet) Shutdown(context.Context, socket.Peer, socket.ShutdownRequest) error {
+	return p.shutdown()
+}
+
+func (p *puppet) Upgrade(context.Context, socket.Peer, socket.UpgradeRequest) error { return nil }
 
 func (p *puppet) Wait(ctx context.Context, req socket.WaitRequest) (socket.Result, error) {
 	return p.wait(ctx, req)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -30,8 +31,11 @@ type service struct {
 	reload  *reloader
 	info    socket.DaemonInfo // without the uptime
 	started time.Time
-	// quit begins the daemon's end. It may be called often.
-	quit func()
+	// quit begins the daemon's end, with keep without its programs'. It may be
+	// called often.
+	quit func(keep bool)
+	// upgrade begins the replacement of the daemon's program.
+	upgrade func(binary string)
 }
 
 // Status tells of the selected instances.
@@ -218,9 +222,42 @@ func (s *service) Reload(ctx context.Context, by socket.Peer, req socket.ReloadR
 }
 
 // Shutdown begins the daemon's end.
-func (s *service) Shutdown(_ context.Context, by socket.Peer) error {
-	s.command(by, "shutdown")
-	s.quit()
+func (s *service) Shutdown(_ context.Context, by socket.Peer, req socket.ShutdownRequest) error {
+	if req.KeepPrograms {
+		s.command(by, "shutdown --keep-programs")
+	} else {
+		s.command(by, "shutdown")
+	}
+	s.quit(req.KeepPrograms)
+	return nil
+}
+
+// Upgrade begins the replacement of the daemon's program. Whoever may control
+// programs may not for that reason run any program as the daemon's user.
+func (s *service) Upgrade(_ context.Context, by socket.Peer, req socket.UpgradeRequest) error {
+	if by.UID != 0 && by.UID != os.Geteuid() {
+		return &socket.Problem{Message: "only root and the user of the daemon may replace its program", Code: socket.CodePermission}
+	}
+	if err := executable(req.Binary); err != nil {
+		return &socket.Problem{Message: fmt.Sprintf("cannot upgrade to %s: %v", req.Binary, err), Hint: "name the new pm with --binary", Code: socket.CodeUsage}
+	}
+	s.command(by, "upgrade "+req.Binary)
+	s.upgrade(req.Binary)
+	return nil
+}
+
+// executable reports why the file at path cannot be executed.
+func executable(path string) error {
+	info, err := os.Stat(path)
+	if fault := (*fs.PathError)(nil); errors.As(err, &fault) {
+		return fault.Err
+	}
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
+		return errors.New("it is no executable file")
+	}
 	return nil
 }
 

@@ -89,7 +89,7 @@ func (d *shellDaemon) Events(ctx context.Context, _ socket.EventsRequest, _ func
 	return ctx.Err()
 }
 
-func (d *shellDaemon) Shutdown(context.Context, socket.Peer) error {
+func (d *shellDaemon) Shutdown(context.Context, socket.Peer, socket.ShutdownRequest) error {
 	d.calls <- "shutdown"
 	return &socket.Problem{Message: "not now", Code: socket.CodeFailed}
 }
