@@ -1,0 +1,168 @@
+package scrape
+
+import (
+	"bytes"
+	"slices"
+)
+
+// A document grows in a slice whose length is its capacity, so that words can be
+// stored anywhere in it; n is how far it is written. begin makes room for all
+// that the line can become, at once.
+
+// expansion is how many bytes of a document a byte of a line becomes at most: a
+// control character is written as \u001f. A key without a value takes 9 bytes
+// for 2.
+const expansion = 6
+
+// begin starts a document for a line of a size behind what dst holds, and
+// returns dst, longer, and the place to go on at.
+func (c *Converter) begin(dst []byte, size int) (out []byte, n int) {
+	c.timed = false
+	c.members.reset()
+	room := len(c.frame) + expansion*size + c.rules.growth*min(size/2+1, maxMembers) + len(tail) + slack
+	n = len(dst)
+	out = slices.Grow(dst, room)
+	out = out[:cap(out)]
+	return out, n + copy(out[n:], c.frame)
+}
+
+// tail stands for what is written behind the last member of a document.
+const tail = `,"message":"","truncated":true,"@timestamp":"2006-01-02T15:04:05.000Z"}` + "\n"
+
+// end finishes a document: without those members that came again, and with a
+// time.
+func (c *Converter) end(out []byte, n int) []byte {
+	n = c.members.compact(out, n)
+	if !c.timed {
+		n += copy(out[n:], `,"@timestamp":"`)
+		n += copy(out[n:], c.clock.text())
+		n += copy(out[n:], `"`)
+	}
+	n += copy(out[n:], "}\n")
+	return out[:n]
+}
+
+// member takes note of a member that begins at a place of out, with its comma,
+// and ends at n; keyEnd is the place behind its key. It does what the rules say of
+// that key, and returns the new end, which is negative if there are too many
+// members.
+func (c *Converter) member(out []byte, at, keyEnd, n int) int {
+	rules := c.rules.of(out[at+2])
+	for i := range rules {
+		if rules[i].key == string(out[at+2:keyEnd]) {
+			return c.apply(&rules[i], out, at, keyEnd, n)
+		}
+	}
+	if !c.members.add(out, at, keyEnd) {
+		return -1
+	}
+	return n
+}
+
+// apply does what a rule says of the member from at to n, as member does.
+func (c *Converter) apply(r *rule, out []byte, at, keyEnd, n int) int {
+	if r.drop {
+		return at
+	}
+	name := r.name
+	if r.time {
+		if isTimeString(out[keyEnd+2 : n]) {
+			c.timed = true
+		} else {
+			name = r.otherwise
+		}
+	}
+	moved := at + 2 + len(name)
+	n = moved + copy(out[moved:], out[keyEnd:n])
+	copy(out[at+2:], name)
+	if !c.members.add(out, at, moved) {
+		return -1
+	}
+	return n
+}
+
+// maxMembers is how many members the line of a document may have; Elasticsearch
+// has the same limit for the fields of an index. It bounds the time that is spent
+// on finding keys that come again.
+const maxMembers = 1000
+
+// members are those of the document that is being made, so that keys that come
+// again are found. They stand one behind the other, each with its comma.
+type members struct {
+	list []mark
+	dead int        // of list
+	seen [16]uint64 // a bit for each hash: most keys are new, and this tells at once
+}
+
+// mark is a member's place in the document, and the hash of its key.
+type mark struct {
+	at   int
+	hash uint32
+	dead bool
+}
+
+func (m *members) reset() {
+	m.list = m.list[:0]
+	m.dead = 0
+	m.seen = [16]uint64{}
+}
+
+// add notes a member. One with the same key that was there is dead from now on.
+// It reports whether there was room for it.
+func (m *members) add(out []byte, at, keyEnd int) bool {
+	if len(m.list) == maxMembers {
+		return false
+	}
+	hash := hashKey(out, at+2, keyEnd)
+	word, bit := hash>>6&15, uint64(1)<<(hash&63)
+	if m.seen[word]&bit != 0 {
+		m.kill(out, out[at+1:keyEnd+1], hash)
+	}
+	m.seen[word] |= bit
+	m.list = append(m.list, mark{at: at, hash: hash})
+	return true
+}
+
+// kill marks the member with a key, which is in its quotes, as dead.
+func (m *members) kill(out, key []byte, hash uint32) {
+	for i := range m.list {
+		k := &m.list[i]
+		if k.hash == hash && !k.dead && bytes.HasPrefix(out[k.at+1:], key) {
+			k.dead = true
+			m.dead++
+			return
+		}
+	}
+}
+
+// compact removes the dead from a document that ends at n, and returns its new
+// end.
+func (m *members) compact(out []byte, n int) int {
+	if m.dead == 0 {
+		return n
+	}
+	to := m.list[0].at
+	for i, k := range m.list {
+		end := n
+		if i+1 < len(m.list) {
+			end = m.list[i+1].at
+		}
+		if !k.dead {
+			to += copy(out[to:], out[k.at:end])
+		}
+	}
+	return to
+}
+
+// hashKey hashes the key that stands in out from one place to another: its
+// first and last eight bytes and its length. It need not withstand attacks, see
+// maxMembers.
+func hashKey(out []byte, from, to int) uint32 {
+	word := load(out, from)
+	if size := to - from; size < 8 {
+		word &= 1<<(8*size) - 1
+	} else {
+		word += load(out, to-8)<<1 + uint64(size)
+	}
+	return uint32(word * 0x9e3779b97f4a7c15 >> 40)
+}
