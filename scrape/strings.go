@@ -118,7 +118,7 @@ func hexDigit(b byte) rune {
 
 // canonical rewrites the JSON string that stands in out from at to n, in quotes,
 // without escapes that it can do without, so that equal keys are equal bytes. It
-// returns the new end.
+// returns the new end. No character takes more room than before.
 func canonical(out []byte, at, n int) int {
 	to := at + 1
 	for from := at + 1; from < n-1; {

@@ -96,20 +96,17 @@ func copyText(out []byte, n int, src []byte, end int) int {
 	}
 }
 
-// copyByte appends a byte that is ASCII, escaped if it has to be.
+// copyByte appends a byte that is ASCII, escaped if it has to be, and then as
+// shortly as possible.
 func copyByte(out []byte, n int, b byte) int {
 	const hex = "0123456789abcdef"
-	switch b {
-	case '"', '\\':
+	const short = "btn-fr" // for the bytes from 0x08; that of - has none
+	switch {
+	case b == '"' || b == '\\':
 		return n + copy(out[n:], []byte{'\\', b})
-	case '\n':
-		return n + copy(out[n:], `\n`)
-	case '\r':
-		return n + copy(out[n:], `\r`)
-	case '\t':
-		return n + copy(out[n:], `\t`)
-	}
-	if b < ' ' {
+	case b >= '\b' && b <= '\r' && b != '\v':
+		return n + copy(out[n:], []byte{'\\', short[b-'\b']})
+	case b < ' ':
 		return n + copy(out[n:], []byte{'\\', 'u', '0', '0', hex[b>>4], hex[b&15]})
 	}
 	out[n] = b
