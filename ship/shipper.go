@@ -1,0 +1,152 @@
+package ship
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+)
+
+// OnFull says what happens to lines for which there is no room.
+type OnFull int
+
+// The values of OnFull.
+const (
+	Block OnFull = iota // whoever ships them waits
+	Drop                // they are dropped, and counted
+)
+
+// Options say where lines go, and how. [Defaults] has a value for each.
+type Options struct {
+	To     Receiver
+	Stdout io.Writer // what a Receiver for standard output writes to
+
+	Buffer      int // bytes that may wait in memory; a line may have half of it
+	BufferLines int // lines that may wait in memory, 0 is any number
+	Resend      int // acknowledged bytes that are sent again after a connection was reset
+	OnFull      OnFull
+
+	Spool     string // the directory of the spool, or empty: none. One process may use it
+	SpoolSize int64  // bytes that it may have
+
+	Timeout   time.Duration // of an attempt to connect
+	KeepAlive time.Duration // after so much silence a connection is probed, and so often
+	Refresh   time.Duration // between two questions to Consul, at least
+
+	Consul Consul
+
+	// Tell is called with what a user should know, a sentence at a time. It may be
+	// called by several goroutines.
+	Tell func(message string)
+}
+
+// Defaults are the options for a receiver.
+func Defaults(to Receiver) Options {
+	return Options{
+		To: to, Buffer: 8 << 20, Resend: 8 << 20, SpoolSize: 1 << 30,
+		Timeout: 2 * time.Second, KeepAlive: 5 * time.Second, Refresh: time.Second,
+		Tell: func(string) {},
+	}
+}
+
+// minBuffer is enough for any two writes.
+const minBuffer = 2 * chunkMax
+
+// A Shipper brings lines to a receiver. Its methods may be called by several
+// goroutines, Run by one and once.
+type Shipper struct {
+	o         Options
+	counters  counters
+	queue     *queue
+	finishing chan struct{} // closed by Finish
+	finish    sync.Once
+}
+
+// New makes a shipper. It opens the spool, and connects to nobody: Run does.
+func New(o Options) (*Shipper, error) {
+	o.Buffer = max(o.Buffer, minBuffer)
+	if !o.To.keeps() {
+		o.Resend = 0
+	}
+	s := &Shipper{o: o, finishing: make(chan struct{})}
+	s.queue = newQueue(o, &s.counters)
+	if o.Spool != "" {
+		spool, err := openSpool(o.Spool, o.SpoolSize, o.Tell, &s.counters)
+		if err != nil {
+			return nil, err
+		}
+		s.queue.spool = spool
+	}
+	return s, nil
+}
+
+// Counters tells what has become of the lines so far.
+func (s *Shipper) Counters() Counters { return s.counters.read() }
+
+// Ship takes whole lines, each with its newline, and keeps none of the bytes.
+// If there is no room for them it waits, or drops them, as OnFull says. A line
+// longer than half the buffer is dropped. The error is ctx's, or that Run has
+// returned.
+func (s *Shipper) Ship(ctx context.Context, lines []byte) error {
+	for len(lines) > 0 {
+		piece := firstLines(lines, chunkMax)
+		if err := s.queue.put(ctx, piece); err != nil {
+			return err
+		}
+		lines = lines[len(piece):]
+	}
+	return nil
+}
+
+// firstLines returns as many whole lines as have size bytes together, at least
+// one.
+func firstLines(lines []byte, size int) []byte {
+	if len(lines) <= size {
+		return lines
+	}
+	if end := bytes.LastIndexByte(lines[:size], '\n'); end >= 0 {
+		return lines[:end+1]
+	}
+	if end := bytes.IndexByte(lines, '\n'); end >= 0 {
+		return lines[:end+1]
+	}
+	return lines
+}
+
+// Finish says that no more lines come: Run returns when all are delivered.
+func (s *Shipper) Finish() {
+	s.queue.finish()
+	s.finish.Do(func() { close(s.finishing) })
+}
+
+// Undelivered is the error of a Run that was ended before everything was
+// delivered.
+type Undelivered struct {
+	Lines int    // that may not have arrived, and are lost now
+	To    string // the receiver
+	Why   error  // what the last attempt failed of, or nil
+}
+
+func (u *Undelivered) Error() string {
+	text := fmt.Sprintf("cannot deliver %d lines to %s", u.Lines, u.To)
+	if u.Why != nil {
+		text += ": " + u.Why.Error()
+	}
+	return text
+}
+
+// Run brings lines to the receiver, until all are delivered after Finish, or
+// ctx is done. Then what is left goes into the spool; without one it is lost,
+// and the error is an [Undelivered]. Whatever is shipped later is refused.
+func (s *Shipper) Run(ctx context.Context) error {
+	c := newCrew(s)
+	err := c.run(ctx)
+	left, spoolErr := s.queue.close()
+	if err = errors.Join(err, spoolErr); left > 0 && err == nil {
+		err = &Undelivered{Lines: left, To: s.o.To.String(), Why: c.reason()}
+	}
+	return err
+}
