@@ -14,17 +14,16 @@ import (
 // crew are the lanes that work for a shipper: one, or one for each receiver
 // that Consul knows.
 type crew struct {
-	s      *Shipper
-	done   context.CancelFunc // ends the lanes: everything is delivered, or something is fatal
-	fatal  error              // guarded by the queue's mutex, as all below
-	why    error              // what the last attempt to reach a receiver failed of
-	linked int                // lanes with a connection
-	since  time.Time          // when it came to have none; zero while it has, and at first
+	s       *Shipper
+	catalog *catalog           // nil without a service
+	done    context.CancelFunc // ends the lanes: everything is delivered, or something is fatal
+	fatal   error              // guarded by the queue's mutex, as all below
+	why     error              // what the last attempt to reach a receiver failed of
+	linked  int                // lanes with a connection
+	since   time.Time          // when it came to have none; zero while it has, and at first
 
 	wg sync.WaitGroup // the lanes
 }
-
-func newCrew(s *Shipper) *crew { return &crew{s: s} }
 
 // run works until all is delivered, ctx is done, or something is fatal.
 func (c *crew) run(ctx context.Context) error {

@@ -61,6 +61,7 @@ type Shipper struct {
 	o         Options
 	counters  counters
 	queue     *queue
+	catalog   *catalog      // nil without a service
 	finishing chan struct{} // closed by Finish
 	finish    sync.Once
 }
@@ -72,6 +73,13 @@ func New(o Options) (*Shipper, error) {
 		o.Resend = 0
 	}
 	s := &Shipper{o: o, finishing: make(chan struct{})}
+	if o.To.Service != "" {
+		c, err := newCatalog(o.Consul, o.To)
+		if err != nil {
+			return nil, err
+		}
+		s.catalog = c
+	}
 	s.queue = newQueue(o, &s.counters)
 	if o.Spool != "" {
 		spool, err := openSpool(o.Spool, o.SpoolSize, o.Tell, &s.counters)
@@ -142,7 +150,7 @@ func (u *Undelivered) Error() string {
 // ctx is done. Then what is left goes into the spool; without one it is lost,
 // and the error is an [Undelivered]. Whatever is shipped later is refused.
 func (s *Shipper) Run(ctx context.Context) error {
-	c := newCrew(s)
+	c := &crew{s: s, catalog: s.catalog}
 	err := c.run(ctx)
 	left, spoolErr := s.queue.close()
 	if err = errors.Join(err, spoolErr); left > 0 && err == nil {

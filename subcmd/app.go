@@ -57,6 +57,7 @@ func commands(e *env) []*cli.Command {
 		rereadCommand(e),
 		restartCommand(e),
 		scaleCommand(e),
+		scrapeLogsCommand(e),
 		shellCommand(e),
 		shutdownCommand(e),
 		signalCommand(e),
@@ -142,7 +143,7 @@ func plainFlag(f cli.Flag) cli.Flag {
 	case *cli.BoolFlag:
 		f.DisableDefaultText = true
 	case *cli.DurationFlag:
-		return &cli.GenericFlag{Name: f.Name, Aliases: f.Aliases, Usage: f.Usage, DefaultText: f.DefaultText, Value: (*timeSpan)(f.Destination)}
+		return &cli.GenericFlag{Name: f.Name, Aliases: f.Aliases, Usage: f.Usage, Category: f.Category, DefaultText: f.DefaultText, Value: (*timeSpan)(f.Destination)}
 	}
 	return f
 }

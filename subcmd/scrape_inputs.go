@@ -1,0 +1,152 @@
+package subcmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// scrapeInputs are the files, pipes and streams that lines are read from.
+type scrapeInputs struct {
+	files   []*os.File
+	pausing atomic.Bool // to end at the next pause
+}
+
+const (
+	stdinName = "-"
+	readSize  = 256 << 10 // at once: it stays in a CPU's cache until it is converted
+	pipeSize  = 1 << 20   // what an unprivileged process may give a pipe
+	breath    = 10 * time.Millisecond
+)
+
+// openScrapeInputs opens the files of these names. A FIFO waits for its first
+// writer; with keep it also outlives its last.
+func openScrapeInputs(stdin io.Reader, names []string, keep bool) (*scrapeInputs, error) {
+	in := &scrapeInputs{}
+	for _, name := range names {
+		f, err := openScrapeInput(stdin, name, keep)
+		if err != nil {
+			in.close()
+			return nil, fmt.Errorf("cannot read log lines: %w", err)
+		}
+		enlargePipe(f)
+		in.files = append(in.files, f)
+	}
+	return in, nil
+}
+
+func openScrapeInput(stdin io.Reader, name string, keep bool) (*os.File, error) {
+	if name == stdinName {
+		return reopened(stdin)
+	}
+	info, err := os.Stat(name)
+	switch {
+	case err != nil:
+		return nil, err
+	case info.IsDir():
+		return nil, fmt.Errorf("%s is a directory", name)
+	case keep && info.Mode()&os.ModeNamedPipe != 0:
+		return os.OpenFile(name, os.O_RDWR, 0)
+	}
+	return os.Open(name)
+}
+
+// reopened returns standard input, opened once more without blocking if it is a
+// pipe, so that reading it can be interrupted. What shares the old one, such as a
+// shell and its terminal, notices nothing.
+func reopened(stdin io.Reader) (*os.File, error) {
+	f, ok := stdin.(*os.File)
+	if !ok {
+		return piped(stdin)
+	}
+	if info, err := f.Stat(); err == nil && info.Mode()&os.ModeNamedPipe != 0 {
+		if again, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), os.O_RDONLY|syscall.O_NONBLOCK, 0); err == nil {
+			return again, nil
+		}
+	}
+	return f, nil
+}
+
+// piped makes a file of what is none.
+func piped(from io.Reader) (*os.File, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	go func() { // ends with the reader, or when nobody reads the pipe
+		_, _ = io.Copy(w, from)
+		_ = w.Close()
+	}()
+	return r, nil
+}
+
+// enlargePipe lets a pipe hold more, so that reading it takes fewer calls. What
+// is no pipe stays.
+func enlargePipe(f *os.File) {
+	if raw, err := f.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) {
+			_, _, _ = syscall.Syscall(syscall.SYS_FCNTL, fd, syscall.F_SETPIPE_SZ, pipeSize)
+		})
+	}
+}
+
+// read writes all inputs into the pipeline, until they have ended or ctx is
+// done.
+func (in *scrapeInputs) read(ctx context.Context, p *scrapePipeline) error {
+	defer context.AfterFunc(ctx, func() { in.deadline(time.Unix(1, 0)) })()
+	faults := make([]error, len(in.files))
+	var wg sync.WaitGroup
+	for n, f := range in.files {
+		wg.Go(func() { faults[n] = in.readOne(ctx, f, p.newStream()) }) // ends with the input, or ctx
+	}
+	wg.Wait()
+	return errors.Join(faults...)
+}
+
+func (in *scrapeInputs) readOne(ctx context.Context, f *os.File, to *scrapeStream) error {
+	block := make([]byte, readSize)
+	for {
+		if in.pausing.Load() && ctx.Err() == nil {
+			_ = f.SetReadDeadline(time.Now().Add(breath))
+		}
+		n, err := f.Read(block)
+		if n > 0 {
+			if err := to.write(ctx, block[:n]); err != nil {
+				return err
+			}
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, io.EOF), errors.Is(err, os.ErrDeadlineExceeded) && in.pausing.Load(), ctx.Err() != nil:
+			return to.end(ctx)
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return fmt.Errorf("cannot read log lines: %w", err)
+		}
+	}
+}
+
+// stop ends reading when there is nothing more to read at the moment.
+func (in *scrapeInputs) stop() {
+	in.pausing.Store(true)
+	in.deadline(time.Now().Add(breath))
+}
+
+// deadline is for inputs that can be interrupted; others, such as terminals, go
+// on until the process ends.
+func (in *scrapeInputs) deadline(t time.Time) {
+	for _, f := range in.files {
+		_ = f.SetReadDeadline(t)
+	}
+}
+
+func (in *scrapeInputs) close() {
+	for _, f := range in.files {
+		_ = f.Close()
+	}
+}
