@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"sync"
 	"time"
 )
@@ -294,6 +295,10 @@ func plain(err error) error {
 	var op *net.OpError
 	if errors.As(err, &op) && op.Err != nil {
 		return plain(op.Err)
+	}
+	var call *os.SyscallError
+	if errors.As(err, &call) {
+		return call.Err
 	}
 	if errors.Is(err, io.EOF) {
 		return errors.New("it closed the connection")

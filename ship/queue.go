@@ -130,7 +130,7 @@ func (q *queue) accept(lines []byte, n int) bool {
 // fits reports whether so many bytes and lines may wait in memory beside those
 // that do.
 func (q *queue) fits(size, lines int) bool {
-	if q.waitingBytes+size > q.limit || q.maxLines > 0 && q.waitingLines+lines > q.maxLines && q.waitingLines > 0 {
+	if q.waitingBytes+size > q.limit || q.maxLines > 0 && q.waitingLines+lines > q.maxLines {
 		return false
 	}
 	return q.used()+q.gap(size)+size <= len(q.ring)

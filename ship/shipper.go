@@ -99,8 +99,12 @@ func (s *Shipper) Counters() Counters { return s.counters.read() }
 // longer than half the buffer is dropped. The error is ctx's, or that Run has
 // returned.
 func (s *Shipper) Ship(ctx context.Context, lines []byte) error {
+	size := chunkMax
+	if s.o.BufferLines > 0 {
+		size = 1 // one by one, so that as many as fit are kept
+	}
 	for len(lines) > 0 {
-		piece := firstLines(lines, chunkMax)
+		piece := firstLines(lines, size)
 		if err := s.queue.put(ctx, piece); err != nil {
 			return err
 		}
@@ -139,7 +143,11 @@ type Undelivered struct {
 }
 
 func (u *Undelivered) Error() string {
-	text := fmt.Sprintf("cannot deliver %d lines to %s", u.Lines, u.To)
+	lines := "lines"
+	if u.Lines == 1 {
+		lines = "line"
+	}
+	text := fmt.Sprintf("cannot deliver %d %s to %s", u.Lines, lines, u.To)
 	if u.Why != nil {
 		text += ": " + u.Why.Error()
 	}

@@ -83,7 +83,7 @@ func openSpool(dir string, limit int64, tell func(string), c *counters) (*spool,
 	s := &spool{dir: dir, lock: lock, limit: limit, tell: tell, counters: c}
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		_ = lock.Close()
-		return nil, fmt.Errorf("spool %s is in use by another process (%v): each needs a directory of its own", dir, err)
+		return nil, fmt.Errorf("spool %s is in use by another process: each needs a directory of its own", dir)
 	}
 	if err := s.load(); err != nil {
 		_ = lock.Close()
@@ -483,7 +483,8 @@ func (s *spool) save() error {
 // close ends the use of the spool; what is in it stays for the next process.
 func (s *spool) close() error {
 	var err error
-	if len(s.segments) > 0 && s.arrived != s.saved {
+	if len(s.segments) > 0 {
+		s.tell("what is left stays in the spool: " + s.dir)
 		err = s.save()
 	}
 	s.closeWriter()

@@ -33,12 +33,21 @@ func openScrapeInputs(stdin io.Reader, names []string, keep bool) (*scrapeInputs
 		f, err := openScrapeInput(stdin, name, keep)
 		if err != nil {
 			in.close()
-			return nil, fmt.Errorf("cannot read log lines: %w", err)
+			return nil, unreadable(name, err)
 		}
 		enlargePipe(f)
 		in.files = append(in.files, f)
 	}
 	return in, nil
+}
+
+// unreadable says what cannot be read, and why.
+func unreadable(name string, err error) error {
+	var p *os.PathError
+	if errors.As(err, &p) {
+		err = p.Err
+	}
+	return fmt.Errorf("cannot read log lines from %s: %w", name, err)
 }
 
 func openScrapeInput(stdin io.Reader, name string, keep bool) (*os.File, error) {
@@ -50,7 +59,7 @@ func openScrapeInput(stdin io.Reader, name string, keep bool) (*os.File, error) 
 	case err != nil:
 		return nil, err
 	case info.IsDir():
-		return nil, fmt.Errorf("%s is a directory", name)
+		return nil, syscall.EISDIR
 	case keep && info.Mode()&os.ModeNamedPipe != 0:
 		return os.OpenFile(name, os.O_RDWR, 0)
 	}
@@ -126,7 +135,7 @@ func (in *scrapeInputs) readOne(ctx context.Context, f *os.File, to *scrapeStrea
 		case errors.Is(err, io.EOF), errors.Is(err, os.ErrDeadlineExceeded) && in.pausing.Load(), ctx.Err() != nil:
 			return to.end(ctx)
 		case !errors.Is(err, os.ErrDeadlineExceeded):
-			return fmt.Errorf("cannot read log lines: %w", err)
+			return unreadable(f.Name(), err)
 		}
 	}
 }

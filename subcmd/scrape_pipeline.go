@@ -37,7 +37,7 @@ type scrapePipeline struct {
 func newScrapePipeline(o scrapeOptions) (*scrapePipeline, error) {
 	converter, err := scrape.New(o.convert)
 	if err != nil {
-		return nil, err
+		return nil, usageError(err)
 	}
 	p := &scrapePipeline{converter: converter, limiter: ship.NewLimiter(o.limits), maxLine: o.convert.MaxLine}
 	for _, r := range o.receivers {

@@ -98,6 +98,9 @@ func setup(e *testscript.Env) error {
 	} {
 		e.Setenv(key, value)
 	}
+	received := &receivers{open: map[string]*receiver{}}
+	e.Values[receiversKey{}] = received
+	e.Defer(received.endAll)
 	t := e.T().(testing.TB)
 	// testscript would wait for ever for a process that holds a stream open.
 	watchdog := time.AfterFunc(longest, func() {

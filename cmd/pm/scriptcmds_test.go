@@ -46,6 +46,8 @@ import (
 //	endprocs                      kills all of the script's processes that escaped on purpose
 //	freeport VAR                  puts a free TCP port into $VAR
 //	httpd LOG [PATH=STATUS…]      a web server, at $HTTPD, that appends its requests to LOG
+//	receive NETWORK LOG [ADDRESS] takes lines by tcp, tls, unix, udp or unixgram and appends them to LOG; it is $RECEIVER, at $ADDRESS
+//	! receive LOG                 ends that, as if it were killed
 //	smtpd LOG                     a mail server, at $SMTPD, that appends its mails to LOG
 //	helptext COMMAND…             prints the command's --help, without the default socket, which depends on the user
 //	slowclient PATH               asks the control socket for PATH and never reads the answer
@@ -62,6 +64,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"endprocs":   cmdEndprocs,
 	"freeport":   cmdFreeport,
 	"httpd":      cmdHTTPD,
+	"receive":    cmdReceive,
 	"smtpd":      cmdSMTPD,
 	"helptext":   cmdHelptext,
 	"slowclient": cmdSlowClient,
