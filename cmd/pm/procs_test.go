@@ -152,13 +152,13 @@ func branch(pid int, indent string, below map[int][]int) []string {
 	return append([]string{indent + st.comm + "\n"}, parts...)
 }
 
-// nginxPath is where nginx is: Debian keeps it out of the PATH of users.
-func nginxPath() string {
+// installed reports whether there is a server program of that name: Debian
+// keeps them out of the PATH of users.
+func installed(name string) bool {
 	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), "/usr/sbin", "/usr/local/sbin") {
-		path := filepath.Join(dir, "nginx")
-		if info, err := os.Stat(path); err == nil && info.Mode()&0o111 != 0 && !info.IsDir() {
-			return path
+		if info, err := os.Stat(filepath.Join(dir, name)); err == nil && info.Mode()&0o111 != 0 && !info.IsDir() {
+			return true
 		}
 	}
-	return ""
+	return false
 }

@@ -170,10 +170,11 @@ func commandDir() string {
 // CI, a script that would be left out for want of it fails instead.
 var needs = map[string]func() bool{
 	"aiosmtpd": func() bool { return smtpPython() != "" },
-	"nginx":    func() bool { return nginxPath() != "" },
+	"nginx":    func() bool { return installed("nginx") },
+	"rsyslogd": func() bool { return installed("rsyslogd") },
 }
 
-// condition decides [root], [race], [aiosmtpd] and [nginx].
+// condition decides [root], [race], [aiosmtpd], [nginx] and [rsyslogd].
 func condition(name string) (bool, error) {
 	if have, ok := needs[name]; ok {
 		if !have() && os.Getenv("PM_TEST_ALL") != "" {
