@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -67,6 +68,7 @@ type carried struct {
 	number uint64
 	size   int
 	wire   int64 // where it ends, in bytes written to the connection
+	at     time.Time
 }
 
 func (c *crew) newLane(stay context.Context, to Receiver) *lane {
@@ -178,7 +180,7 @@ func (l *lane) carry(s sink, number uint64, lines []byte) error {
 	if err != nil {
 		wire++ // a part of it is missing, so it can never be acknowledged
 	}
-	l.carried.push(carried{number, len(lines), wire})
+	l.carried.push(carried{number, len(lines), wire, began})
 	return err
 }
 
@@ -187,6 +189,10 @@ func (l *lane) next(ctx context.Context, s sink) (number uint64, lines []byte, e
 	q := l.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.sleeping > 0 && !q.idle() { // it is the turn of another lane
+		q.work.Signal()
+		l.wait()
+	}
 	for {
 		l.settle(s, l.crew.s.o.Resend/max(l.crew.linked, 1))
 		if l.ended != nil || ctx.Err() != nil || l.stay.Err() != nil {
@@ -213,7 +219,9 @@ func (l *lane) wait() {
 		look := time.AfterFunc(ackPoll, l.queue.wake)
 		defer look.Stop()
 	}
+	l.queue.sleeping++
 	l.queue.work.Wait()
+	l.queue.sleeping--
 }
 
 // settle settles what is acknowledged, but for the last keep bytes of it.
@@ -229,6 +237,19 @@ func (l *lane) settle(s sink, keep int) {
 		l.acked--
 		l.kept -= c.size
 		l.queue.settle(c.number)
+	}
+}
+
+// digest is how long a receiver may take to deal with what it has read.
+const digest = 10 * time.Second
+
+// settleRead settles what a receiver has read that closed the connection by
+// itself, which is what it has acknowledged. It may have been killed with the
+// last of it not dealt with.
+func (l *lane) settleRead(s sink) {
+	acked, since := s.acked(), time.Now().Add(-l.crew.s.o.digest)
+	for l.carried.len() > 0 && l.carried.at(0).wire <= acked && l.carried.at(0).at.Before(since) {
+		l.queue.settle(l.carried.pop().number)
 	}
 }
 
@@ -255,8 +276,8 @@ func (l *lane) settleAll() {
 func (l *lane) part(s sink, err error) {
 	q := l.queue
 	q.mu.Lock()
-	if errors.Is(err, io.EOF) { // the receiver has read what it has acknowledged
-		l.settle(s, 0)
+	if errors.Is(err, io.EOF) {
+		l.settleRead(s)
 	}
 	q.mu.Unlock()
 	s.close()
@@ -292,6 +313,9 @@ func (l *lane) note(err error) {
 // plain is the error of a system call without what the sentence around it says
 // already: which call it was, and to whom.
 func plain(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ENOTCONN) {
+		return errors.New("it closed the connection")
+	}
 	var op *net.OpError
 	if errors.As(err, &op) && op.Err != nil {
 		return plain(op.Err)
@@ -299,9 +323,6 @@ func plain(err error) error {
 	var call *os.SyscallError
 	if errors.As(err, &call) {
 		return call.Err
-	}
-	if errors.Is(err, io.EOF) {
-		return errors.New("it closed the connection")
 	}
 	return err
 }

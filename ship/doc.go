@@ -16,9 +16,11 @@
 // after it are acknowledged too, because what the receiver's kernel has taken
 // dies with a receiver that has not read it. When a connection breaks, all of
 // that is sent again: lines come at least once, and no more than Resend and the
-// socket's own buffer come twice. A receiver that closes the connection in order
+// socket's own buffer come twice. A receiver that closes the connection by itself
 // has read what was acknowledged, since a kernel resets a connection that is
-// closed with bytes unread; then only what was not acknowledged is sent again.
+// closed with bytes unread; then only what was not acknowledged, and of the rest
+// what is less than ten seconds old, is sent again: the receiver may have been
+// killed before it had dealt with what it read.
 //
 // UDP has none of this: what is sent is gone.
 //

@@ -60,6 +60,7 @@ type queue struct {
 
 	waitingBytes, waitingLines int
 	blocked                    int // putters that wait for room
+	sleeping                   int // lanes that wait for work
 
 	spool    *spool // nil is none
 	behind   bool   // nobody can be reached
@@ -217,6 +218,9 @@ func (q *queue) take() (number uint64, lines []byte, ok bool) {
 	q.count(c)
 	if q.spool != nil {
 		q.spool.noteWritten(c.from)
+	}
+	if !q.idle() {
+		q.work.Signal() // also if this lane gets stuck
 	}
 	return number, q.bytes(c.start, c.size), true
 }

@@ -25,6 +25,7 @@ type receiver struct {
 	lines []string
 	conns []net.Conn
 	grown chan struct{} // gets something when there are more lines
+	came  chan struct{} // gets something when there is another connection
 	wg    sync.WaitGroup
 }
 
@@ -35,7 +36,7 @@ func listen(t *testing.T, network, address string) *receiver {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &receiver{Listener: l, network: network, address: l.Addr().String(), grown: make(chan struct{}, 1)}
+	r := &receiver{Listener: l, network: network, address: l.Addr().String(), grown: make(chan struct{}, 1), came: make(chan struct{}, 100)}
 	r.wg.Go(r.accept) // ends when the listener is closed
 	t.Cleanup(r.stop)
 	return r
@@ -50,6 +51,7 @@ func (r *receiver) accept() {
 		r.mu.Lock()
 		r.conns = append(r.conns, c)
 		r.mu.Unlock()
+		r.came <- struct{}{}
 		r.wg.Go(func() { r.read(c) }) // ends when the connection does
 	}
 }
@@ -366,5 +368,29 @@ func TestWriterFails(t *testing.T) {
 	ship(t, s, numbered(0, 1))
 	if err := wait(); !errors.Is(err, io.ErrNoProgress) {
 		t.Errorf("%v", err)
+	}
+}
+
+// A receiver that closes an idle connection gets nothing twice; one that was
+// killed after it had read everything gets what is young again.
+func TestReceiverCloses(t *testing.T) {
+	for again, digest := range map[uint64]time.Duration{0: 0, 100: time.Hour} {
+		r := listen(t, "tcp", "127.0.0.1:0")
+		s, wait := start(t, t.Context(), r.url(), func(o *Options) { o.digest = digest })
+		ship(t, s, numbered(0, 100))
+		r.await(t, 100)
+		first := r.received()
+		r.stop()
+		r = listen(t, "tcp", r.address)
+		<-r.came
+		ship(t, s, numbered(100, 200))
+		s.Finish()
+		if err := wait(); err != nil {
+			t.Fatal(err)
+		}
+		check(t, append(first, r.received()...), 200, again > 0)
+		if got := s.Counters().Resent; got != again {
+			t.Errorf("%d lines came again, want %d", got, again)
+		}
 	}
 }

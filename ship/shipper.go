@@ -41,6 +41,8 @@ type Options struct {
 	// Tell is called with what a user should know, a sentence at a time. It may be
 	// called by several goroutines.
 	Tell func(message string)
+
+	digest time.Duration // see the constant
 }
 
 // Defaults are the options for a receiver.
@@ -48,7 +50,7 @@ func Defaults(to Receiver) Options {
 	return Options{
 		To: to, Buffer: 8 << 20, Resend: 8 << 20, SpoolSize: 1 << 30,
 		Timeout: 2 * time.Second, KeepAlive: 5 * time.Second, Refresh: time.Second,
-		Tell: func(string) {},
+		Tell: func(string) {}, digest: digest,
 	}
 }
 
