@@ -19,7 +19,7 @@ const expansion = 6
 func (c *Converter) begin(dst []byte, size int) (out []byte, n int) {
 	c.timed = false
 	c.members.reset()
-	room := len(c.frame) + expansion*size + c.rules.growth*min(size/2+1, maxMembers) + len(tail) + slack
+	room := len(c.frame) + expansion*size + c.rules.growth*min(size/2, maxMembers) + c.rules.growth + len(tail) + slack
 	n = len(dst)
 	out = slices.Grow(dst, room)
 	out = out[:cap(out)]
@@ -42,43 +42,31 @@ func (c *Converter) end(out []byte, n int) []byte {
 	return out[:n]
 }
 
-// member takes note of a member that begins at a place of out, with its comma,
-// and ends at n; keyEnd is the place behind its key. It does what the rules say of
-// that key, and returns the new end, which is negative if there are too many
-// members.
-func (c *Converter) member(out []byte, at, keyEnd, n int) int {
-	rules := c.rules.of(out[at+2])
-	for i := range rules {
-		if rules[i].key == string(out[at+2:keyEnd]) {
-			return c.apply(&rules[i], out, at, keyEnd, n)
-		}
-	}
-	if !c.members.add(out, at, keyEnd) {
-		return -1
-	}
-	return n
+// rename writes the name that a rule wants over the key of the member that begins
+// at a place of out, with its comma, and returns the name's end.
+func rename(out []byte, at int, name string) (end int) {
+	return at + 2 + copy(out[at+2:], name)
 }
 
-// apply does what a rule says of the member from at to n, as member does.
-func (c *Converter) apply(r *rule, out []byte, at, keyEnd, n int) int {
-	if r.drop {
+// note takes note of the member from at to n; keyEnd is the place behind its
+// name, and key is what the line called it. r is the rule for that key, or nil. It
+// returns the new end, which is negative if there are too many members.
+func (c *Converter) note(out []byte, at, keyEnd, n int, key []byte, r *rule) int {
+	switch {
+	case r == nil:
+		return c.members.add(out, at, keyEnd, n, hashKey(key))
+	case r.drop:
 		return at
+	case !r.time:
+		return c.members.add(out, at, keyEnd, n, r.hash)
+	case isTimeString(out[keyEnd+2 : n]):
+		c.timed = true
+		return c.members.add(out, at, keyEnd, n, r.hash)
 	}
-	name := r.name
-	if r.time {
-		if isTimeString(out[keyEnd+2 : n]) {
-			c.timed = true
-		} else {
-			name = r.otherwise
-		}
-	}
-	moved := at + 2 + len(name)
+	moved := at + 2 + len(r.otherwise)
 	n = moved + copy(out[moved:], out[keyEnd:n])
-	copy(out[at+2:], name)
-	if !c.members.add(out, at, moved) {
-		return -1
-	}
-	return n
+	rename(out, at, r.otherwise)
+	return c.members.add(out, at, moved, n, r.otherwiseHash)
 }
 
 // maxMembers is how many members the line of a document may have; Elasticsearch
@@ -107,27 +95,27 @@ func (m *members) reset() {
 	m.seen = [16]uint64{}
 }
 
-// add notes a member. One with the same key that was there is dead from now on.
-// It reports whether there was room for it.
-func (m *members) add(out []byte, at, keyEnd int) bool {
+// add notes a member from at to n, whose name ends at keyEnd and has a hash. One
+// with the same name that was there is dead from now on. It returns n, or a
+// negative number if there is no room.
+func (m *members) add(out []byte, at, keyEnd, n int, hash uint32) int {
 	if len(m.list) == maxMembers {
-		return false
+		return -1
 	}
-	hash := hashKey(out, at+2, keyEnd)
-	word, bit := hash>>6&15, uint64(1)<<(hash&63)
-	if m.seen[word]&bit != 0 {
+	word, bit := &m.seen[hash>>6&15], uint64(1)<<(hash&63)
+	if *word&bit != 0 {
 		m.kill(out, out[at+1:keyEnd+1], hash)
 	}
-	m.seen[word] |= bit
+	*word |= bit
 	m.list = append(m.list, mark{at: at, hash: hash})
-	return true
+	return n
 }
 
-// kill marks the member with a key, which is in its quotes, as dead.
-func (m *members) kill(out, key []byte, hash uint32) {
+// kill marks the member with a name, which is in its quotes, as dead.
+func (m *members) kill(out, name []byte, hash uint32) {
 	for i := range m.list {
 		k := &m.list[i]
-		if k.hash == hash && !k.dead && bytes.HasPrefix(out[k.at+1:], key) {
+		if k.hash == hash && !k.dead && bytes.HasPrefix(out[k.at+1:], name) {
 			k.dead = true
 			m.dead++
 			return
@@ -154,15 +142,14 @@ func (m *members) compact(out []byte, n int) int {
 	return to
 }
 
-// hashKey hashes the key that stands in out from one place to another: its
-// first and last eight bytes and its length. It need not withstand attacks, see
-// maxMembers.
-func hashKey(out []byte, from, to int) uint32 {
-	word := load(out, from)
-	if size := to - from; size < 8 {
+// hashKey hashes a key by its first and last eight bytes and its length. It reads
+// up to seven bytes behind it. It need not withstand attacks, see maxMembers.
+func hashKey(key []byte) uint32 {
+	word := load(key[:8], 0)
+	if size := len(key); size < 8 {
 		word &= 1<<(8*size) - 1
 	} else {
-		word += load(out, to-8)<<1 + uint64(size)
+		word += load(key, size-8)<<1 + uint64(size)
 	}
 	return uint32(word * 0x9e3779b97f4a7c15 >> 40)
 }

@@ -27,22 +27,29 @@ func (c *Converter) object(out []byte, n int, src []byte, at, end int) int {
 // first. srcEnd is the place behind the closing brace, or negative.
 func (c *Converter) topMembers(out []byte, n int, src []byte, at, end int) (outEnd, srcEnd int) {
 	for {
-		start, escaped := n, false
+		start, from, same := n, at+1, true
 		if src[at] != '"' {
 			return n, -1
 		}
 		out[n] = ','
-		if n, at, escaped = copyQuoted(out, n+1, src, at+1, end, inJSON); at < 0 {
+		if n, at, same = copyQuoted(out, n+1, src, from, end, inJSON); at < 0 {
 			return n, -1
 		}
-		if escaped {
+		key := src[from : at-1]
+		if !same {
 			n = canonical(out, start+1, n)
+			key = out[start+2 : n-1]
+		}
+		rule := c.rules.find(key)
+		if rule != nil {
+			n = rename(out, start, rule.name) + 1
+			out[n-1] = '"'
 		}
 		keyEnd := n - 1
 		if n, at = copyMember(out, n, src, at, end, 1); at < 0 {
 			return n, -1
 		}
-		if n = c.member(out, start, keyEnd, n); n < 0 {
+		if n = c.note(out, start, keyEnd, n, key, rule); n < 0 {
 			return n, -1
 		}
 		switch src[at] {
@@ -187,14 +194,16 @@ func skipSpace(src []byte, at, end int) int {
 	return at
 }
 
-// isJSON reports whether text is one value of JSON without space around it.
-func isJSON(text string) bool {
+// compact returns a value of JSON without the space between its tokens.
+func compact(text string) (value string, ok bool) {
 	out := make([]byte, expansion*len(text)+slack)
-	n, end := copyValue(out, 0, appendPadded(nil, []byte(text)), 0, len(text), 0)
-	return end == len(text) && string(out[:n]) == text
+	src := appendPadded(nil, []byte(text))
+	n, end := copyValue(out, 0, src, skipSpace(src, 0, len(text)), len(text), 0)
+	return string(out[:n]), end == len(text)
 }
 
 // isNumber reports whether text is a number of JSON.
 func isNumber(text string) bool {
-	return isJSON(text) && (text[0] == '-' || text[0] >= '0' && text[0] <= '9')
+	value, ok := compact(text)
+	return ok && value == text && (text[0] == '-' || isDigit(text[0]))
 }

@@ -52,15 +52,14 @@ func makeFrame(fields []Field) ([]byte, error) {
 		if slices.ContainsFunc(fields[i+1:], func(later Field) bool { return encode(later.Key) == encode(f.Key) }) {
 			continue
 		}
-		frame = append(frame, `,"`+encode(f.Key)+`":`...)
-		switch {
-		case !f.JSON:
-			frame = append(frame, `"`+encode(f.Value)+`"`...)
-		case !isJSON(f.Value):
-			return nil, fmt.Errorf("field %s: %q is not JSON", f.Key, f.Value)
-		default:
-			frame = append(frame, f.Value...)
+		value, ok := `"`+encode(f.Value)+`"`, true
+		if f.JSON {
+			value, ok = compact(f.Value)
 		}
+		if !ok {
+			return nil, fmt.Errorf("field %s: %q is not JSON", f.Key, f.Value)
+		}
+		frame = append(frame, `,"`+encode(f.Key)+`":`+value...)
 	}
 	return frame, nil
 }
@@ -72,18 +71,32 @@ type rule struct {
 	name      string // the new one
 	time      bool   // only a time can have it
 	otherwise string // the name for what is no time
+
+	hash, otherwiseHash uint32 // of the names
 }
 
 // rules are those of all keys that have one. Most keys have none, which their
 // first bytes tell.
 type rules struct {
-	first  [256]uint8 // by the first byte of a key, which is the closing quote of an empty one: the index of its list
+	first  [256]uint8 // by the first byte of a key, or a quote for the empty one: the index of its list
 	lists  [][]rule   // the first is empty
 	growth int        // how much longer a name can be than its key
 }
 
-// of returns the rules for keys that begin with a byte.
-func (r *rules) of(first byte) []rule { return r.lists[r.first[first]] }
+// find returns the rule for a key, or nil.
+func (r *rules) find(key []byte) *rule {
+	first := byte('"')
+	if len(key) > 0 {
+		first = key[0]
+	}
+	list := r.lists[r.first[first]]
+	for i := range list {
+		if list[i].key == string(key) {
+			return &list[i]
+		}
+	}
+	return nil
+}
 
 // make makes the rules that options ask for: later ones replace those before.
 func (r *rules) make(o Options) error {
@@ -104,6 +117,9 @@ func (r *rules) make(o Options) error {
 		if fixed[to] {
 			return fmt.Errorf("cannot rename key %s to %s: every document has a %s of its own; choose another name", from, to, to)
 		}
+		if to == "" {
+			return fmt.Errorf("cannot rename key %s to nothing: to leave it out, ignore it", from)
+		}
 		r.set(newRename(from, to))
 	}
 	for _, key := range o.IgnoreKeys {
@@ -123,6 +139,7 @@ func newRename(from, to string) rule {
 
 // set adds a rule. One for the same key is replaced.
 func (r *rules) set(n rule) {
+	n.hash, n.otherwiseHash = hashKey(appendPadded(nil, []byte(n.name))[:len(n.name)]), hashKey(appendPadded(nil, []byte(n.otherwise))[:len(n.otherwise)])
 	first := (n.key + `"`)[0]
 	if r.first[first] == 0 {
 		r.first[first] = uint8(len(r.lists))

@@ -20,6 +20,7 @@ package scrape
 
 import (
 	"bytes"
+	"errors"
 	"time"
 )
 
@@ -122,7 +123,8 @@ type Converter struct {
 }
 
 // New makes a converter. It fails if options contradict each other: a field or
-// a new name that the frame has already, or a field that should be JSON and is not.
+// a new name that every document has already, a field that should be JSON and is
+// not, or invalid lines to be echoed to nobody.
 func New(o Options) (*Converter, error) {
 	c := &Converter{format: o.Format, invalid: o.Invalid, echo: o.Echo, maxLine: o.MaxLine, clock: clock{now: o.Now}}
 	if c.maxLine <= 0 {
@@ -131,8 +133,8 @@ func New(o Options) (*Converter, error) {
 	if c.clock.now == nil {
 		c.clock.now = time.Now
 	}
-	if c.echo == nil {
-		c.echo = func([]byte) {}
+	if c.invalid == Echo && c.echo == nil {
+		return nil, errors.New("cannot echo invalid lines: Options.Echo is not set")
 	}
 	if err := c.rules.make(o); err != nil {
 		return nil, err

@@ -85,8 +85,15 @@ func TestJSON(t *testing.T) {
 		`{"\u0061\/\n\u0001\ud83d\ude00":"\ud83d"}`:                                     head + `,"a/\n\u0001😀":"\ufffd"` + now,
 		"{\"a\xff\":\"€\xe2\x82\"}":                                                     head + ",\"a\ufffd\":\"€\ufffd\ufffd\"" + now,
 		`{"a":{"a":1,"a":2}}`:                                                           head + `,"a":{"a":1,"a":2}` + now,
+		`{"\u0008\b\f123":1}`:                                                           head + `,"\b\b\f123":1` + now,
+		deep(maxDepth - 1):                                                              head + "," + deep(maxDepth - 1)[1:len(deep(maxDepth-1))-1] + now,
 		`{"n":[0,-0,0.10,1E5,123456789012345678901234567890]}`:                          head + `,"n":[0,-0,0.10,1E5,123456789012345678901234567890]` + now,
 	})
+}
+
+// deep makes an object with arrays in each other.
+func deep(arrays int) string {
+	return `{"a":` + strings.Repeat("[", arrays) + strings.Repeat("]", arrays) + `}`
 }
 
 func TestNotJSON(t *testing.T) {
@@ -95,7 +102,7 @@ func TestNotJSON(t *testing.T) {
 		`{`, `{"`, `{"a`, `{"a"`, `{"a":`, `{"a":1`, `{"a":1,`, `{"a":1,}`, `{"a":1}}`, `{"a":1} x`, `{"a" 1}`, `{a:1}`, `{,}`,
 		`{"a":01}`, `{"a":1.}`, `{"a":.5}`, `{"a":-}`, `{"a":1e}`, `{"a":+1}`, `{"a":NaN}`, `{"a":tru}`, `{"a":nulL}`, `{"a":falsey}`,
 		`{"a":[1,]}`, `{"a":[1 2]}`, `{"a":[1}`, `{"a":{"b"}}`, `{"a":{1:2}}`, `{"a":'b'}`, `{"a":"\'"}`, `{"a":"\u12"}`, "{\"a\":\"\t\"}", "{\"a\":1}\x00",
-		`{"a":` + strings.Repeat("[", maxDepth+1) + strings.Repeat("]", maxDepth+1) + `}`,
+		deep(maxDepth),
 	} {
 		wants[line] = head + `,"message":"` + encode(line) + `"` + now
 	}
@@ -129,10 +136,10 @@ func TestLastOfEqualKeysCounts(t *testing.T) {
 func TestOptions(t *testing.T) {
 	o := Options{
 		IgnoreKeys: []string{"secret", `q"`, "time"},
-		Fields:     append([]Field{{Key: "dc", Value: "old"}, {Key: "dc", Value: "\"a\xff"}}, System{Host: "h1", Zone: "z", ServiceID: "7"}.Fields()...),
+		Fields:     append([]Field{{Key: "dc", Value: "old"}, {Key: "dc", Value: "\"a\xff"}, {Key: "x", Value: " { \"y\" : [ 1 ] } ", JSON: true}}, System{Host: "h1", Zone: "z", ServiceID: "7"}.Fields()...),
 		Rename:     map[string]string{"lvl": "level", "ts": "@timestamp", "msg": "text", "zone": "of", "a": "secret"},
 	}
-	head := `{"@version":"1","dc":"\"a` + "\ufffd" + `","srchost":"h1","zone":"z","scid":7`
+	head := `{"@version":"1","dc":"\"a` + "\ufffd" + `","x":{"y":[1]},"srchost":"h1","zone":"z","scid":7`
 	check(t, o, Converted, map[string]string{
 		`secret=1 lvl=info msg=m`:                    head + `,"level":"info","text":"m"` + now,
 		`ts=2026-01-01T00:00:00Z dc=x scid=8 zone=1`: head + `,"@timestamp":"2026-01-01T00:00:00Z","of":"1"}`,
@@ -143,9 +150,11 @@ func TestOptions(t *testing.T) {
 
 func TestFaultyOptions(t *testing.T) {
 	for want, o := range map[string]Options{
-		`field x: "{" is not JSON`:   {Fields: []Field{{Key: "x", Value: "{", JSON: true}}},
-		`field x: "1 2" is not JSON`: {Fields: []Field{{Key: "x", Value: "1 2", JSON: true}}},
-		`field x: "" is not JSON`:    {Fields: []Field{{Key: "x", JSON: true}}},
+		`field x: "{" is not JSON`:                                                                       {Fields: []Field{{Key: "x", Value: "{", JSON: true}}},
+		`cannot rename key a to nothing: to leave it out, ignore it`:                                     {Rename: map[string]string{"a": ""}},
+		`cannot echo invalid lines: Options.Echo is not set`:                                             {Invalid: Echo},
+		`field x: "1 2" is not JSON`:                                                                     {Fields: []Field{{Key: "x", Value: "1 2", JSON: true}}},
+		`field x: "" is not JSON`:                                                                        {Fields: []Field{{Key: "x", JSON: true}}},
 		`field message: the name belongs to what every document has of its own; choose another`:          {Fields: []Field{{Key: "message"}}},
 		`cannot rename key a to dc: every document has a dc of its own; choose another name`:             {Fields: []Field{{Key: "dc"}}, Rename: map[string]string{"a": "dc"}},
 		`cannot rename key a to @version: every document has a @version of its own; choose another name`: {Rename: map[string]string{"a": "@version"}},
@@ -198,7 +207,7 @@ func TestTooManyMembers(t *testing.T) {
 		}
 		return text
 	}
-	c := newConverter(t, Options{Rename: map[string]string{"k1": strings.Repeat("long", 1000)}})
+	c := newConverter(t, Options{Rename: map[string]string{"k1": strings.Repeat("long", 10000)}})
 	if _, v := c.Append(nil, line(maxMembers)); v != Converted {
 		t.Errorf("%d members: verdict %d", maxMembers, v)
 	}
@@ -294,5 +303,22 @@ func TestIsTimeString(t *testing.T) {
 		if got := isTimeString([]byte(`"` + value + `"`)); got != want {
 			t.Errorf("%q: %v", value, got)
 		}
+	}
+}
+
+func TestNoAllocations(t *testing.T) {
+	c := newConverter(t, Options{Invalid: Wrap, Now: time.Now, Fields: []Field{{Key: "dc", Value: "a"}}, IgnoreKeys: []string{"bytes"}, Rename: map[string]string{"logger": "logger_name"}})
+	block := slices.Concat(makeBlock(logfmtLine, 50), makeBlock(jsonLine, 50), uglyBlock(2))
+	dst, _, _ := c.AppendBlock(nil, block)
+	if n := testing.AllocsPerRun(20, func() { c.AppendBlock(dst[:0], block) }); n > 0 {
+		t.Errorf("a block: %v allocations", n)
+	}
+	lines := bytes.Split(block, []byte("\n"))
+	if n := testing.AllocsPerRun(20, func() {
+		for _, line := range lines {
+			c.Append(dst[:0], line)
+		}
+	}); n > 0 {
+		t.Errorf("lines: %v allocations", n)
 	}
 }

@@ -15,42 +15,45 @@ const (
 
 // copyQuoted copies a quoted string to out, in quotes; at is the place behind
 // the opening one. It returns the places behind it; srcEnd is negative if the
-// string is not valid, or not closed before end. escaped reports whether it had
-// escapes.
-func copyQuoted(out []byte, n int, src []byte, at, end int, d dialect) (outEnd, srcEnd int, escaped bool) {
+// string is not valid, or not closed before end. same reports whether it is the same
+// in both.
+func copyQuoted(out []byte, n int, src []byte, at, end int, d dialect) (outEnd, srcEnd int, same bool) {
 	out[n] = '"'
 	n++
-	control := false
-	for {
-		word := load(src, at)
-		store(out, n, word)
-		marks := textMarks(word)
-		if marks == 0 {
-			n, at = n+8, at+8
-			continue
-		}
-		first := firstByte(marks)
-		n, at = n+first, at+first
-		if at >= end {
-			return n, -1, escaped
-		}
+	size := textWords(out[n:], src[at:])
+	n, at = n+size, at+size
+	if src[at] == '"' {
+		return n + 1, at + 1, true // the quote was stored with its word
+	}
+	return copyOddQuoted(out, n, src, at, end, d)
+}
+
+// copyOddQuoted goes on where copyQuoted comes upon a byte that may have to
+// become something else.
+func copyOddQuoted(out []byte, n int, src []byte, at, end int, d dialect) (outEnd, srcEnd int, same bool) {
+	same = true
+	for control, escaped := false, false; ; {
 		switch b := src[at]; {
+		case at >= end:
+			return n, -1, false
 		case b == '"':
 			if control && (escaped || d == inJSON) {
-				return n, -1, escaped
+				return n, -1, false
 			}
-			return n + 1, at + 1, escaped // the quote was stored with its word
+			return n + 1, at + 1, same
 		case b == '\\':
-			escaped = true
+			escaped, same = true, false
 			if n, at = copyEscape(out, n, src, at, d); at < 0 {
-				return n, at, escaped
+				return n, -1, false
 			}
-		case b < ' ':
-			control = true
-			n, at = copyByte(out, n, b), at+1
 		default:
-			n, at, _ = copyRune(out, n, src, at)
+			control = control || b < ' '
+			unchanged := false
+			n, at, unchanged = copyOdd(out, n, src, at)
+			same = same && unchanged
 		}
+		size := textWords(out[n:], src[at:])
+		n, at = n+size, at+size
 	}
 }
 

@@ -33,17 +33,40 @@ func (c *clock) text() []byte {
 // Logstash understands for certain: RFC 3339 with T and a zone, whose colon may be
 // left out.
 func isTimeString(value []byte) bool {
-	const shape = "2006-01-02T15:04:05"
-	if len(value) < len(`"`+shape+`Z"`) || value[0] != '"' {
+	if len(value) < len(`"2006-01-02T15:04:05Z"`) || value[0] != '"' {
 		return false
 	}
 	v := value[1 : len(value)-1]
-	for i := range len(shape) {
-		if isDigit(shape[i]) != isDigit(v[i]) || !isDigit(v[i]) && v[i] != shape[i] {
-			return false
+	return dateShape.fits(v) && hourShape.fits(v[8:]) && clockShape.fits(v[11:]) &&
+		isDate(v) && within(v[11:], 0, 23) && within(v[14:], 0, 59) && within(v[17:], 0, 59) && isZone(skipFraction(v[19:]))
+}
+
+// shape is how eight bytes look: at each place a digit, or a certain byte.
+type shape struct{ text, digits uint64 }
+
+// The shapes of the parts of a time, which overlap.
+var (
+	dateShape  = newShape("0000-00-")
+	hourShape  = newShape("00T00:00")
+	clockShape = newShape("00:00:00")
+)
+
+// newShape makes a shape of its text, where 0 is any digit.
+func newShape(text string) (s shape) {
+	s.text = load([]byte(text), 0)
+	for i, b := range []byte(text) {
+		if b == '0' {
+			s.digits |= 9 << (8 * i)
 		}
 	}
-	return isDate(v) && within(v[11:], 0, 23) && within(v[14:], 0, 59) && within(v[17:], 0, 59) && isZone(skipFraction(v[len(shape):]))
+	return s
+}
+
+// fits reports whether the first eight bytes of v are of the shape: by exclusive
+// or each becomes 0 or, for a digit, at most 9, and atMost's arithmetic tells.
+func (s shape) fits(v []byte) bool {
+	distance := load(v, 0) ^ s.text
+	return (distance|(distance+0x7f*each-s.digits))&tops == 0
 }
 
 // isDate reports whether there is a day that v begins with.

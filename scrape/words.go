@@ -45,55 +45,55 @@ func bareMarks(word uint64) uint64 {
 	return (^fine | word) & tops
 }
 
-// copyBare copies a key or a bare value of logfmt from src to out, as JSON has it,
-// up to a byte that ends it. It returns the places behind it, and whether all of it
-// was UTF-8 without U+FFFD.
-func copyBare(out []byte, n int, src []byte, at int) (outEnd, srcEnd int, sound bool) {
-	sound = true
-	for {
-		word := load(src, at)
-		store(out, n, word)
-		marks := bareMarks(word)
-		if marks == 0 {
-			n, at = n+8, at+8
-			continue
+// bareWords copies src to out up to the first byte that bareMarks marks, and
+// returns how many bytes are before it. That byte has to be there, eight bytes before
+// the end of both. It calls nothing, and so costs no more than its loop.
+func bareWords(out, src []byte) (size int) {
+	for len(src) >= 8 && len(out) >= 8 {
+		word := load(src, 0)
+		store(out, 0, word)
+		if marks := bareMarks(word); marks != 0 {
+			return size + firstByte(marks)
 		}
-		first := firstByte(marks)
-		n, at = n+first, at+first
-		switch b := src[at]; {
-		case b <= ' ' || b == '=' || b == '"':
-			return n, at, sound
-		case b < utf8.RuneSelf:
-			n, at = copyByte(out, n, b), at+1
-		default:
-			var fine bool
-			n, at, fine = copyRune(out, n, src, at)
-			sound = sound && fine
-		}
+		src, out, size = src[8:], out[8:], size+8
 	}
+	return size
+}
+
+// textWords is as bareWords, up to the first byte that textMarks marks.
+func textWords(out, src []byte) (size int) {
+	for len(src) >= 8 && len(out) >= 8 {
+		word := load(src, 0)
+		store(out, 0, word)
+		if marks := textMarks(word); marks != 0 {
+			return size + firstByte(marks)
+		}
+		src, out, size = src[8:], out[8:], size+8
+	}
+	return size
 }
 
 // copyText copies src up to a place to out, as JSON has it.
 func copyText(out []byte, n int, src []byte, end int) int {
 	for at := 0; ; {
-		word := load(src, at)
-		store(out, n, word)
-		marks := textMarks(word)
-		if marks == 0 {
-			n, at = n+8, at+8
-			continue
-		}
-		first := firstByte(marks)
-		n, at = n+first, at+first
-		switch b := src[at]; {
-		case at >= end:
+		size := textWords(out[n:], src[at:])
+		n, at = n+size, at+size
+		if at >= end {
 			return n
-		case b < utf8.RuneSelf:
-			n, at = copyByte(out, n, b), at+1
-		default:
-			n, at, _ = copyRune(out, n, src, at)
 		}
+		n, at, _ = copyOdd(out, n, src, at)
 	}
+}
+
+// copyOdd copies the character that begins at a place of src, as JSON has it. It
+// reports whether it is the same in both.
+func copyOdd(out []byte, n int, src []byte, at int) (outEnd, srcEnd int, same bool) {
+	if b := src[at]; b < utf8.RuneSelf {
+		end := copyByte(out, n, b)
+		return end, at + 1, end == n+1
+	}
+	r, size := utf8.DecodeRune(src[at:])
+	return n + utf8.EncodeRune(out[n:], r), at + size, r != utf8.RuneError
 }
 
 // copyByte appends a byte that is ASCII, escaped if it has to be, and then as
@@ -111,11 +111,4 @@ func copyByte(out []byte, n int, b byte) int {
 	}
 	out[n] = b
 	return n + 1
-}
-
-// copyRune copies a character that is not ASCII, or U+FFFD for a byte that is
-// none. It reports whether it was another character than that.
-func copyRune(out []byte, n int, src []byte, at int) (outEnd, srcEnd int, sound bool) {
-	r, size := utf8.DecodeRune(src[at:])
-	return n + utf8.EncodeRune(out[n:], r), at + size, r != utf8.RuneError
 }
