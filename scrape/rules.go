@@ -89,6 +89,9 @@ func (r *rules) find(key []byte) *rule {
 	if len(key) > 0 {
 		first = key[0]
 	}
+	if r.first[first] == 0 {
+		return nil
+	}
 	list := r.lists[r.first[first]]
 	for i := range list {
 		if list[i].key == string(key) {
