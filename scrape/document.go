@@ -62,6 +62,8 @@ func (c *Converter) note(out []byte, at, keyEnd, n int, key []byte, r *rule) int
 	case isTimeString(out[keyEnd+2 : n]):
 		c.timed = true
 		return c.members.add(out, at, keyEnd, n, r.hash)
+	case r.dropOtherwise:
+		return at
 	}
 	moved := at + 2 + len(r.otherwise)
 	n = moved + copy(out[moved:], out[keyEnd:n])

@@ -79,6 +79,7 @@ func FuzzAppend(f *testing.F) {
 	for format := range JSON + 1 {
 		for _, o := range []Options{
 			{},
+			{Fields: []Field{{Key: "time"}, {Key: "_@timestamp"}}, Rename: map[string]string{"": "@timestamp"}},
 			{MaxLine: 20, IgnoreKeys: []string{"b"}},
 			{Fields: []Field{{Key: "a", Value: "x\""}}, Rename: map[string]string{"level": "a long name \"for it\"", "msg": "b", "b": "@timestamp", "": "empty"}},
 		} {

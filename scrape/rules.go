@@ -1,6 +1,7 @@
 package scrape
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -38,39 +39,57 @@ func (s System) Fields() (fields []Field) {
 	return fields
 }
 
-// The keys of the frame that Logstash knows.
+// The keys of what documents have of their own.
 const (
 	timestampKey = "@timestamp"
 	versionKey   = "@version"
 	messageKey   = "message"
+	truncatedKey = "truncated"
 )
 
 // makeFrame encodes what every document begins with.
 func makeFrame(fields []Field) ([]byte, error) {
 	frame := []byte(`{"` + versionKey + `":"1"`)
+	var faults []error
 	for i, f := range fields {
 		if slices.ContainsFunc(fields[i+1:], func(later Field) bool { return encode(later.Key) == encode(f.Key) }) {
 			continue
 		}
-		value, ok := `"`+encode(f.Value)+`"`, true
-		if f.JSON {
-			value, ok = compact(f.Value)
-		}
-		if !ok {
-			return nil, fmt.Errorf("field %s: %q is not JSON", f.Key, f.Value)
-		}
+		value, err := f.encoded()
+		faults = append(faults, err)
 		frame = append(frame, `,"`+encode(f.Key)+`":`+value...)
 	}
-	return frame, nil
+	return frame, errors.Join(faults...)
+}
+
+// isOwn reports whether documents have a key of their own.
+func isOwn(key string) bool {
+	return key == timestampKey || key == versionKey || key == messageKey || key == truncatedKey
+}
+
+// encoded returns the field's value as it stands in a document.
+func (f Field) encoded() (value string, err error) {
+	if isOwn(f.Key) {
+		return "", fmt.Errorf("field %s: documents have a %s of their own; choose another name", f.Key, f.Key)
+	}
+	if !f.JSON {
+		return `"` + encode(f.Value) + `"`, nil
+	}
+	value, ok := compact(f.Value)
+	if !ok {
+		return "", fmt.Errorf("field %s: %q is not JSON", f.Key, f.Value)
+	}
+	return value, nil
 }
 
 // rule says what becomes of a key. Keys and names are as they stand in JSON.
 type rule struct {
-	key       string
-	drop      bool
-	name      string // the new one
-	time      bool   // only a time can have it
-	otherwise string // the name for what is no time
+	key           string
+	drop          bool
+	name          string // the new one
+	time          bool   // only a time can have it
+	otherwise     string // the name for what is no time
+	dropOtherwise bool
 
 	hash, otherwiseHash uint32 // of the names
 }
@@ -101,48 +120,50 @@ func (r *rules) find(key []byte) *rule {
 	return nil
 }
 
-// make makes the rules that options ask for: later ones replace those before.
-func (r *rules) make(o Options) error {
-	r.lists = make([][]rule, 1)
+// makeRules makes the rules that options ask for. What is ignored is ignored
+// also if it has a new name, and a key that has a new name may be that of a field.
+func makeRules(o Options) (*rules, error) {
+	r := &rules{lists: make([][]rule, 1)}
+	taken := map[string]bool{versionKey: true} // by what stands in every document
+	for _, f := range o.Fields {
+		taken[encode(f.Key)] = !isOwn(f.Key) // else it is a fault already
+	}
+	for key := range taken {
+		r.set(rule{key: key, drop: true})
+	}
 	renames := map[string]string{"time": timestampKey, timestampKey: timestampKey, "msg": messageKey}
 	maps.Copy(renames, o.Rename)
-	fixed := map[string]bool{versionKey: true}
-	for _, f := range o.Fields {
-		if f.Key == versionKey || f.Key == timestampKey || f.Key == messageKey {
-			return fmt.Errorf("field %s: the name belongs to what every document has of its own; choose another", f.Key)
-		}
-		fixed[f.Key] = true
-	}
-	for key := range fixed {
-		r.set(rule{key: encode(key), drop: true})
-	}
-	for from, to := range renames {
-		if fixed[to] {
-			return fmt.Errorf("cannot rename key %s to %s: every document has a %s of its own; choose another name", from, to, to)
-		}
-		if to == "" {
-			return fmt.Errorf("cannot rename key %s to nothing: to leave it out, ignore it", from)
-		}
-		r.set(newRename(from, to))
+	var faults []error
+	for _, from := range slices.Sorted(maps.Keys(renames)) {
+		n, err := newRename(from, renames[from], taken)
+		faults = append(faults, err)
+		r.set(n)
 	}
 	for _, key := range o.IgnoreKeys {
 		r.set(rule{key: encode(key), drop: true})
 	}
-	return nil
+	return r, errors.Join(faults...)
 }
 
-// newRename makes the rule for a key that gets another name.
-func newRename(from, to string) rule {
-	r := rule{key: encode(from), name: encode(to), otherwise: encode(from), time: to == timestampKey}
-	if from == timestampKey {
+// newRename makes the rule for a key that gets another name, which must not be
+// taken.
+func newRename(from, to string, taken map[string]bool) (r rule, err error) {
+	r = rule{key: encode(from), name: encode(to), time: to == timestampKey, otherwise: encode(from)}
+	switch {
+	case to == "":
+		return r, fmt.Errorf("cannot rename key %s to nothing: to leave it out, ignore it", from)
+	case taken[r.name]:
+		return r, fmt.Errorf("cannot rename key %s to %s: documents have a %s of their own; choose another name", from, to, to)
+	case from == timestampKey:
 		r.otherwise = "_" + timestampKey // where Logstash itself keeps such
 	}
-	return r
+	r.dropOtherwise = taken[r.otherwise]
+	return r, nil
 }
 
 // set adds a rule. One for the same key is replaced.
 func (r *rules) set(n rule) {
-	n.hash, n.otherwiseHash = hashKey(appendPadded(nil, []byte(n.name))[:len(n.name)]), hashKey(appendPadded(nil, []byte(n.otherwise))[:len(n.otherwise)])
+	n.hash, n.otherwiseHash = hashName(n.name), hashName(n.otherwise)
 	first := (n.key + `"`)[0]
 	if r.first[first] == 0 {
 		r.first[first] = uint8(len(r.lists))
@@ -153,6 +174,9 @@ func (r *rules) set(n rule) {
 	*list = append(*list, n)
 	r.growth = max(r.growth, len(n.name)-len(n.key), len(n.otherwise)-len(n.key))
 }
+
+// hashName hashes a name as hashKey does the key of a line.
+func hashName(name string) uint32 { return hashKey(appendPadded(nil, []byte(name))[:len(name)]) }
 
 // encode returns s as it stands in JSON, without the quotes.
 func encode(s string) string {

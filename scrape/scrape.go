@@ -115,16 +115,16 @@ type Converter struct {
 	maxLine int
 
 	frame   []byte // what every document begins with
-	rules   rules
+	rules   *rules
 	members members // of the document that is being made
 	clock   clock
 	timed   bool   // that document has its @timestamp
 	padded  []byte // a line with room to read behind it
 }
 
-// New makes a converter. It fails if options contradict each other: a field or
-// a new name that every document has already, a field that should be JSON and is
-// not, or invalid lines to be echoed to nobody.
+// New makes a converter. It fails if options contradict each other, and tells of
+// all faults: a field or a new name that documents have of their own, a field that
+// should be JSON and is not, invalid lines to be echoed to nobody.
 func New(o Options) (*Converter, error) {
 	c := &Converter{format: o.Format, invalid: o.Invalid, echo: o.Echo, maxLine: o.MaxLine, clock: clock{now: o.Now}}
 	if c.maxLine <= 0 {
@@ -133,15 +133,16 @@ func New(o Options) (*Converter, error) {
 	if c.clock.now == nil {
 		c.clock.now = time.Now
 	}
+	var faults [3]error
+	c.frame, faults[0] = makeFrame(o.Fields)
+	c.rules, faults[1] = makeRules(o)
 	if c.invalid == Echo && c.echo == nil {
-		return nil, errors.New("cannot echo invalid lines: Options.Echo is not set")
+		faults[2] = errors.New("cannot echo invalid lines: Options.Echo is not set")
 	}
-	if err := c.rules.make(o); err != nil {
+	if err := errors.Join(faults[:]...); err != nil {
 		return nil, err
 	}
-	frame, err := makeFrame(o.Fields)
-	c.frame = frame
-	return c, err
+	return c, nil
 }
 
 // AppendBlock converts all whole lines of a block and appends their documents,
@@ -168,7 +169,7 @@ func (c *Converter) AppendBlock(dst, block []byte) (out []byte, consumed int, co
 
 // Append converts one line, without its newline, appends one document and a
 // newline to dst, and reports what became of the line. A newline within the line
-// is a control character like others.
+// is like any other white space there.
 func (c *Converter) Append(dst, line []byte) ([]byte, Verdict) {
 	c.clock.tick()
 	return c.line(dst, line, len(line))
@@ -176,20 +177,17 @@ func (c *Converter) Append(dst, line []byte) ([]byte, Verdict) {
 
 // line converts the line that the first bytes of src are.
 func (c *Converter) line(dst, src []byte, size int) ([]byte, Verdict) {
-	long := size > c.maxLine
-	if long {
-		src, size = src[:c.maxLine], c.maxLine
+	if size > c.maxLine {
+		return c.refuse(dst, src[:c.maxLine], true)
 	}
-	if !long {
-		first := skipSpace(src, 0, size)
-		if first == size {
-			return dst, Blank
-		}
-		if out, ok := c.convert(dst, c.readable(src, size), size, first); ok {
-			return out, Converted
-		}
+	first := skipSpace(src, 0, size)
+	if first == size {
+		return dst, Blank
 	}
-	return c.refuse(dst, src[:size], long)
+	if out, ok := c.convert(dst, c.readable(src, size), size, first); ok {
+		return out, Converted
+	}
+	return c.refuse(dst, src[:size], false)
 }
 
 // slack is how many bytes can be read behind a line, and written behind a
@@ -233,11 +231,11 @@ func (c *Converter) convert(dst, src []byte, size, first int) ([]byte, bool) {
 	return c.end(out, n), true
 }
 
-// refuse does with an invalid line what the options say.
-func (c *Converter) refuse(dst, line []byte, long bool) ([]byte, Verdict) {
+// refuse does with an invalid line, which may be cut, what the options say.
+func (c *Converter) refuse(dst, line []byte, cut bool) ([]byte, Verdict) {
 	switch c.invalid {
 	case Wrap:
-		return c.wrap(dst, line, long), Wrapped
+		return c.wrap(dst, line, cut), Wrapped
 	case Echo:
 		c.echo(line)
 		return dst, Echoed
@@ -250,11 +248,11 @@ func (c *Converter) refuse(dst, line []byte, long bool) ([]byte, Verdict) {
 func (c *Converter) wrap(dst, line []byte, cut bool) []byte {
 	line = bytes.TrimSuffix(line, []byte("\r"))
 	out, n := c.begin(dst, len(line))
-	n += copy(out[n:], `,"message":"`)
+	n += copy(out[n:], `,"`+messageKey+`":"`)
 	n = copyText(out, n, c.readable(line, len(line)), len(line))
 	n += copy(out[n:], `"`)
 	if cut {
-		n += copy(out[n:], `,"truncated":true`)
+		n += copy(out[n:], `,"`+truncatedKey+`":true`)
 	}
 	return c.end(out, n)
 }

@@ -148,16 +148,28 @@ func TestOptions(t *testing.T) {
 	})
 }
 
+// What is no time would come back under a name that a field has.
+func TestFieldsWinOverWhatIsNoTime(t *testing.T) {
+	check(t, Options{Fields: []Field{{Key: "time", Value: "1"}, {Key: "_@timestamp", Value: "2"}}}, Converted, map[string]string{
+		`a=1 time=x @timestamp=y b=2`: head + `,"time":"1","_@timestamp":"2","a":"1","b":"2"` + now,
+		`time=2026-01-01T00:00:00Z`:   head + `,"time":"1","_@timestamp":"2","@timestamp":"2026-01-01T00:00:00Z"}`,
+	})
+}
+
 func TestFaultyOptions(t *testing.T) {
 	for want, o := range map[string]Options{
-		`field x: "{" is not JSON`:                                                                       {Fields: []Field{{Key: "x", Value: "{", JSON: true}}},
-		`cannot rename key a to nothing: to leave it out, ignore it`:                                     {Rename: map[string]string{"a": ""}},
-		`cannot echo invalid lines: Options.Echo is not set`:                                             {Invalid: Echo},
-		`field x: "1 2" is not JSON`:                                                                     {Fields: []Field{{Key: "x", Value: "1 2", JSON: true}}},
-		`field x: "" is not JSON`:                                                                        {Fields: []Field{{Key: "x", JSON: true}}},
-		`field message: the name belongs to what every document has of its own; choose another`:          {Fields: []Field{{Key: "message"}}},
-		`cannot rename key a to dc: every document has a dc of its own; choose another name`:             {Fields: []Field{{Key: "dc"}}, Rename: map[string]string{"a": "dc"}},
-		`cannot rename key a to @version: every document has a @version of its own; choose another name`: {Rename: map[string]string{"a": "@version"}},
+		`field x: "{" is not JSON`: {Fields: []Field{{Key: "x", Value: "{", JSON: true}}},
+		"cannot rename key a to b\ufffd: documents have a b\ufffd of their own; choose another name": {Fields: []Field{{Key: "b\xff"}}, Rename: map[string]string{"a": "b\ufffd"}},
+		"field truncated: documents have a truncated of their own; choose another name\nfield x: \"\" is not JSON\ncannot rename key a to nothing: to leave it out, ignore it": {
+			Fields: []Field{{Key: "truncated"}, {Key: "x", JSON: true}}, Rename: map[string]string{"a": ""},
+		},
+		`cannot rename key a to nothing: to leave it out, ignore it`:                                   {Rename: map[string]string{"a": ""}},
+		`cannot echo invalid lines: Options.Echo is not set`:                                           {Invalid: Echo},
+		`field x: "1 2" is not JSON`:                                                                   {Fields: []Field{{Key: "x", Value: "1 2", JSON: true}}},
+		`field x: "" is not JSON`:                                                                      {Fields: []Field{{Key: "x", JSON: true}}},
+		`field message: documents have a message of their own; choose another name`:                    {Fields: []Field{{Key: "message"}}},
+		`cannot rename key a to dc: documents have a dc of their own; choose another name`:             {Fields: []Field{{Key: "dc"}}, Rename: map[string]string{"a": "dc"}},
+		`cannot rename key a to @version: documents have a @version of their own; choose another name`: {Rename: map[string]string{"a": "@version"}},
 	} {
 		if _, err := New(o); err == nil || err.Error() != want {
 			t.Errorf("%v, want %s", err, want)
