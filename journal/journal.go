@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,8 +43,9 @@ const (
 	minRewrite = 1 << 20  // below this size a journal is not written anew
 )
 
-// castagnoli has an instruction on every machine that pm runs on.
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+// castagnoli has an instruction on every machine that pm runs on. Its tables are
+// made at first use: most commands read no journal.
+var castagnoli = sync.OnceValue(func() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) })
 
 // A Damage is a file that could not be read to its end. What was read before it
 // is good; the file has been set aside under the name Aside.
@@ -152,7 +154,7 @@ func appendRecord(dst, record []byte) []byte {
 }
 
 // checksum is not 0 for an empty record: zeros are no records.
-func checksum(record []byte) uint32 { return crc32.Update(1, castagnoli, record) }
+func checksum(record []byte) uint32 { return crc32.Update(1, castagnoli(), record) }
 
 // Commit writes what was added since the last call, in one piece: after a crash
 // of the process either all of it is there, or, if the process was killed within

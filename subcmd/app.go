@@ -38,7 +38,44 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 // run parses args and runs the command that they name.
 func run(ctx context.Context, e *env, args []string) error {
 	app := newApp(e)
-	return app.RunContext(ctx, interspersed(app, args))
+	args = interspersed(app, args)
+	lean(app, args)
+	return app.RunContext(ctx, args)
+}
+
+// lean takes from the command that args name the flags that it can do without.
+// pm exec has one for each key of a program, and the library goes over all of
+// them several times: that would take longer than many a program runs.
+func lean(app *cli.App, args []string) {
+	for n, arg := range args {
+		if command := find(app.Commands, arg); n > 0 && command != nil {
+			command.Flags = mentioned(command.Flags, args[n+1:])
+			return
+		}
+	}
+}
+
+// mentioned returns flags without the lists that args do not name: these have no
+// value then. A word that names no flag, such as --help, may need all of them.
+func mentioned(flags []cli.Flag, args []string) []cli.Flag {
+	var names []string
+	for len(args) > 0 && strings.HasPrefix(args[0], "-") && args[0] != "-" && args[0] != "--" {
+		word := args[0]
+		name, _, _ := strings.Cut(strings.TrimLeft(word, "-"), "=")
+		if !hasFlag(flags, name) {
+			return flags
+		}
+		names, args = append(names, name), args[1:]
+		if takesValue(flags, word) && len(args) > 0 {
+			args = args[1:]
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(flags), func(f cli.Flag) bool {
+		list, ok := f.(*cli.StringSliceFlag)
+		return ok && list.Value == nil && !slices.ContainsFunc(names, func(name string) bool {
+			return name == list.Name || slices.Contains(list.Aliases, name)
+		})
+	})
 }
 
 // commands is the table of subcommands, in alphabetical order.

@@ -281,6 +281,48 @@ func TestInterspersed(t *testing.T) {
 	}
 }
 
+// Flags that are not mentioned are not given to the library, unless all may be
+// needed: for the help, and to say which flag a misspelt one could be.
+func TestLeanFlags(t *testing.T) {
+	all := lists(execFlags(nil))
+	for args, want := range map[string]string{
+		"exec -- true":                   "",
+		"exec true --env A=1":            "",
+		"exec - --env A=1":               "",
+		"exec --env A=1 -- true":         "env",
+		"exec --env=A=1 --restart never": "autorestart env",
+		"exec --quiet --umask 022 true":  "umask",
+		"exec --timeout --umask true":    "",
+		"exec --user":                    "user",
+		"exec --help":                    all,
+		"exec --env A=1 --ummask 022":    all,
+		"--socket s exec --user root x":  "user",
+	} {
+		if got := lists(execFlags(strings.Fields(args))); got != want {
+			t.Errorf("pm %s: has the flags %s, want %s", args, got, want)
+		}
+	}
+}
+
+// execFlags returns the flags that pm exec is left with by these arguments.
+func execFlags(args []string) []cli.Flag {
+	app := newApp(&env{getenv: noEnv})
+	lean(app, append([]string{"pm"}, args...))
+	return find(app.Commands, "exec").Flags
+}
+
+// lists names the flags that are lists, in alphabetical order.
+func lists(flags []cli.Flag) string {
+	var names []string
+	for _, f := range flags {
+		if list, ok := f.(*cli.StringSliceFlag); ok {
+			names = append(names, list.Name)
+		}
+	}
+	slices.Sort(names)
+	return strings.Join(names, " ")
+}
+
 func TestTimeSpan(t *testing.T) {
 	for text, want := range map[string]string{
 		"10": "10s", "0.5": "500ms", "500ms": "500ms", "1m30s": "1m30s", "0": "", "0s": "", "1e2": "1m40s",
