@@ -50,6 +50,7 @@ func errorsJoin(a, b error) error {
 }
 
 func TestMain(m *testing.M) {
+	tryOnMainThread()
 	flag.Parse()
 	code := m.Run()
 	if path, err := buildAdversary(); err == nil {

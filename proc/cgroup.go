@@ -3,10 +3,12 @@ package proc
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,36 +22,67 @@ import (
 // cgroupPrefix begins the names of pm's cgroups.
 const cgroupPrefix = "pm-"
 
-// findCgroups makes the cgroup below which pm makes those of tasks, inside pm's
-// own. It is empty if there is none, or pm may not.
-func findCgroups() string {
+// spareCgroups is how many cgroups a keeper of many programs makes ahead.
+const spareCgroups = 4
+
+// cgroups makes the cgroups of tasks, and removes those that are done with. Some
+// are made ahead, in quiet moments: the replacement of a program that has died
+// need not wait for its own.
+type cgroups struct {
+	whole  string // holds those of all tasks; empty: none does
+	prefix string // of the paths of those of tasks; empty: there are none
+	ahead  int    // how many are made ahead
+
+	mu    sync.Mutex // guards all below
+	made  uint64     // for their names
+	spare []string   // nobody has used them
+	spent []string   // of tasks that are gone, to be removed
+}
+
+// newCgroups finds out where cgroups can be made, inside pm's own. With none to
+// be made ahead, there will be few, and they lie there by themselves.
+func newCgroups(ahead int) *cgroups {
+	dir := ownCgroup()
+	// Putting a process there takes the right to write to both ends.
+	if dir == "" || unix.Access(dir+"/cgroup.procs", unix.W_OK) != nil {
+		return &cgroups{}
+	}
+	removeStale(dir)
+	path := fmt.Sprintf("%s/%s%d-%d", dir, cgroupPrefix, os.Getpid(), rand.Uint32())
+	if ahead == 0 {
+		return &cgroups{prefix: path + "-"}
+	}
+	if err := unix.Mkdir(path, 0o700); err != nil {
+		return &cgroups{}
+	}
+	return &cgroups{whole: path, prefix: path + "/", ahead: ahead}
+}
+
+// ownCgroup returns the directory of the cgroup that pm itself is in; empty if
+// there is none.
+func ownCgroup() string {
 	mount := cgroupMount()
 	own, err := slurp("/proc/self/cgroup")
 	if mount == "" || err != nil {
 		return ""
 	}
 	for line := range strings.Lines(string(own)) {
-		path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
-		if !ok {
-			continue
+		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
+			return filepath.Join(mount, path)
 		}
-		dir := filepath.Join(mount, path)
-		// Putting a process there takes the right to write to both ends.
-		if unix.Access(filepath.Join(dir, "cgroup.procs"), unix.W_OK) != nil {
-			return ""
-		}
-		removeStale(dir)
-		ours, err := os.MkdirTemp(dir, fmt.Sprintf("%s%d-", cgroupPrefix, os.Getpid()))
-		if err != nil {
-			return ""
-		}
-		return ours
 	}
 	return ""
 }
 
-// cgroupMount returns where the cgroup2 hierarchy is mounted.
+// cgroupMount returns where the cgroup2 hierarchy is mounted: at one of the usual
+// places, unless the list of all mounts has another.
 func cgroupMount() string {
+	for _, path := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		var fs unix.Statfs_t
+		if unix.Statfs(path, &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC {
+			return path
+		}
+	}
 	mounts, err := slurp("/proc/self/mounts")
 	if err != nil {
 		return ""
@@ -65,26 +98,96 @@ func cgroupMount() string {
 // removeStale removes the empty cgroups that an earlier pm left, one that lives
 // no more. One in use cannot be removed.
 func removeStale(dir string) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return
-	}
-	for _, e := range entries {
-		pid, _, ok := strings.Cut(strings.TrimPrefix(e.Name(), cgroupPrefix), "-")
-		if _, err := os.Stat("/proc/" + pid); ok && strings.HasPrefix(e.Name(), cgroupPrefix) && err != nil {
-			removeCgroup(filepath.Join(dir, e.Name()))
+	var stale []string
+	_ = eachName(dir, func(name []byte) {
+		rest, ours := strings.CutPrefix(string(name), cgroupPrefix)
+		pid, _, ok := strings.Cut(rest, "-")
+		if ours && ok && unix.Access("/proc/"+pid, unix.F_OK) != nil {
+			stale = append(stale, dir+"/"+string(name))
 		}
+	})
+	for _, path := range stale {
+		removeCgroup(path)
 	}
 }
 
-// makeCgroup makes the cgroup of a task; empty if that fails, and the task then
-// does without.
-func makeCgroup(dir string, number uint64) string {
-	path := dir + "/" + strconv.FormatUint(number, 10)
+// take returns a cgroup that nobody has used. It is empty if there can be none,
+// and the task then does without.
+func (c *cgroups) take() string {
+	c.mu.Lock()
+	if last := len(c.spare) - 1; last >= 0 {
+		path := c.spare[last]
+		c.spare = c.spare[:last]
+		c.mu.Unlock()
+		return path
+	}
+	c.mu.Unlock()
+	return c.create()
+}
+
+func (c *cgroups) create() string {
+	if c.prefix == "" {
+		return ""
+	}
+	c.mu.Lock()
+	c.made++
+	path := c.prefix + strconv.FormatUint(c.made, 10)
+	c.mu.Unlock()
 	if err := unix.Mkdir(path, 0o755); err != nil {
 		return ""
 	}
 	return path
+}
+
+// provide makes one cgroup ahead, and reports whether more are wanted.
+func (c *cgroups) provide() bool {
+	c.mu.Lock()
+	wanted := c.ahead - len(c.spare)
+	c.mu.Unlock()
+	if wanted <= 0 {
+		return false
+	}
+	path := c.create()
+	if path == "" {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.spare = append(c.spare, path)
+	return wanted > 1
+}
+
+// drop says that a cgroup is done with, and will be empty.
+func (c *cgroups) drop(path string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.spent = append(c.spent, path)
+}
+
+// sweep removes the cgroups that are done with.
+func (c *cgroups) sweep() {
+	c.mu.Lock()
+	spent := c.spent
+	c.spent = nil
+	c.mu.Unlock()
+	for _, path := range spent {
+		removeCgroup(path)
+	}
+}
+
+// close removes all that is empty.
+func (c *cgroups) close() {
+	c.mu.Lock()
+	c.spent = append(c.spent, c.spare...)
+	c.spare = nil
+	c.mu.Unlock()
+	c.sweep()
+	removeCgroup(c.whole)
+}
+
+// empty reports whether nobody lives in the cgroups of all tasks.
+func (c *cgroups) empty() bool {
+	return c.prefix == "" || c.whole != "" && !populated(c.whole)
 }
 
 // openCgroup returns a descriptor to be born into; -1 if there is none.

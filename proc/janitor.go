@@ -65,7 +65,7 @@ func (k *Keeper) janitor(ctx context.Context) {
 		}
 		due = time.Time{}
 		if !wanted {
-			k.sweepUp()
+			k.cgroups.sweep()
 			continue
 		}
 		// Deaths come in swarms; passes that follow each other at once would take
@@ -93,17 +93,6 @@ func (k *Keeper) dying() bool {
 		}
 	}
 	return false
-}
-
-// sweepUp removes the cgroups of tasks that are gone.
-func (k *Keeper) sweepUp() {
-	k.mu.Lock()
-	spent := k.spent
-	k.spent = nil
-	k.mu.Unlock()
-	for _, path := range spent {
-		removeCgroup(path)
-	}
 }
 
 // wanted reports whether any tree needs a pass, and whether somebody waits.
@@ -135,7 +124,7 @@ func (k *Keeper) pass() time.Duration {
 		}
 	}
 	// One read proves the cgroups of all tasks empty, when all stop together.
-	allEmpty := k.cgroups == "" || !populated(k.cgroups)
+	allEmpty := k.cgroups.empty()
 	for t, orphans := range due {
 		if d := k.tend(t, found[t.tag], allEmpty, orphans); d >= 0 {
 			sooner(d)

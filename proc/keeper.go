@@ -31,6 +31,8 @@ type Keeper struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 
+	cgroups *cgroups // safe by itself
+
 	spawnable chan struct{} // a spawner has something to do
 	ready     chan struct{} // events wait
 	passes    chan struct{} // the janitor has something to do
@@ -38,10 +40,6 @@ type Keeper struct {
 
 	mu        sync.Mutex // guards all below
 	tags      *tagSpan   // nil: no tags left at this depth
-	made      uint64     // cgroups, for their names
-	spare     string     // a cgroup that nobody has used; empty: none
-	spent     []string   // cgroups of tasks that are gone, to be removed
-	cgroups   string     // where a cgroup for each task can be made; empty: nowhere
 	queue     []request
 	events    []Event
 	tasks     map[string]*tree
@@ -191,6 +189,9 @@ func (k *Keeper) Resume(path string) (warning, err error) {
 // events tell when the program is stopped, as by Ctrl-Z.
 func NewJobKeeper(log *slog.Logger) (*Keeper, error) { return newKeeper(log, unix.WUNTRACED) }
 
+// job reports whether this is the keeper of one program only.
+func (k *Keeper) job() bool { return k.waits != 0 }
+
 func newKeeper(log *slog.Logger, waits int) (*Keeper, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("cannot become a child subreaper: %w", err)
@@ -218,7 +219,11 @@ func newKeeper(log *slog.Logger, waits int) (*Keeper, error) {
 		log.Warn("no tags are left at this depth of nesting: processes that hide from their parent may be missed")
 	}
 	k.tags = span
-	k.cgroups = findCgroups()
+	spawners, spares := spawners, spareCgroups
+	if k.job() { // seldom started anew
+		spawners, spares = 1, 0
+	}
+	k.cgroups = newCgroups(spares)
 	var all []*slots
 	for range spawners {
 		s, err := newSlots()
@@ -247,11 +252,9 @@ func (k *Keeper) Close() {
 	for _, t := range k.tasks {
 		t.closeFD()
 		t.closePipes()
+		k.cgroups.drop(t.cgroup)
 	}
-	for _, path := range append(k.spent, k.spare, k.cgroups) {
-		removeCgroup(path)
-	}
-	k.spent = nil
+	k.cgroups.close()
 	if k.watched != nil {
 		k.watched.close()
 	}
@@ -354,7 +357,7 @@ func (k *Keeper) forget(t *tree) {
 	k.record(recordForgotten, t)
 	t.closeFD()
 	if t.cgroup != "" {
-		k.spent = append(k.spent, t.cgroup)
+		k.cgroups.drop(t.cgroup)
 		wake(k.passes)
 	}
 	delete(k.tasks, t.id)
@@ -466,7 +469,9 @@ func (k *Keeper) spawner(ctx context.Context, s *slots) {
 			k.start(s, req)
 			continue
 		}
-		k.prepare()
+		if k.cgroups.provide() {
+			continue
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -508,7 +513,7 @@ func (k *Keeper) start(s *slots, req request) {
 			fail = &SpawnError{Doing: "cannot prepare the launch", Err: err}
 		}
 	} else {
-		out, failed, fail = s.spawn(command, tag, cgroup)
+		k.aside(cgroup, func() { out, failed, fail = s.spawn(command, tag, cgroup) })
 		wake(k.children)
 	}
 	k.mu.Lock()
@@ -533,6 +538,21 @@ func (k *Keeper) start(s *slots, req request) {
 	}
 }
 
+// aside runs a launch, and not on the main thread where orphans are looked for
+// among the children of that (see [Keeper.orphans]): a program without a cgroup,
+// unless it is the only one.
+func (k *Keeper) aside(cgroup string, launch func()) {
+	if cgroup != "" || k.job() || unix.Gettid() != unix.Getpid() {
+		launch()
+		return
+	}
+	runtime.LockOSThread() // so whoever else runs, runs on another thread
+	defer runtime.UnlockOSThread()
+	done := make(chan struct{})
+	go func() { defer close(done); launch() }() // ends with the launch
+	<-done
+}
+
 // takeTag gives a task its tag, and a cgroup where there can be one.
 func (k *Keeper) takeTag(id string) (tag uint64, cgroup string) {
 	k.mu.Lock()
@@ -545,48 +565,14 @@ func (k *Keeper) takeTag(id string) (tag uint64, cgroup string) {
 		k.tagged[tag] = t
 	}
 	k.mu.Unlock()
-	if k.cgroups != "" && tag != 0 {
-		cgroup = k.takeCgroup()
+	if tag != 0 {
+		cgroup = k.cgroups.take()
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	t.cgroup = cgroup
 	k.record(recordWanted, t)
 	return tag, cgroup
-}
-
-// takeCgroup returns the spare cgroup, or makes one.
-func (k *Keeper) takeCgroup() string {
-	k.mu.Lock()
-	spare := k.spare
-	k.spare = ""
-	k.made++
-	number := k.made
-	k.mu.Unlock()
-	if spare != "" {
-		return spare
-	}
-	return makeCgroup(k.cgroups, number)
-}
-
-// prepare makes a spare cgroup in a quiet moment, so that the replacement of a
-// program that has died need not wait for one.
-func (k *Keeper) prepare() {
-	k.mu.Lock()
-	wanted := k.cgroups != "" && k.spare == ""
-	k.made++
-	number := k.made
-	k.mu.Unlock()
-	if !wanted {
-		return
-	}
-	fresh := makeCgroup(k.cgroups, number)
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.spare != "" {
-		k.spent = append(k.spent, k.spare)
-	}
-	k.spare = fresh
 }
 
 // discard makes sure that the end of a child that failed before its execve is
@@ -725,7 +711,7 @@ func (k *Keeper) recheck() { wake(k.passes) }
 // orphans counts what the leader of t has left behind: who is in its cgroup, or
 // else the processes with its tag that have come to pm itself. The latter costs
 // one read of a file that is nearly always empty, because programs are children
-// of the thread that started them and only orphans go to the main thread. When
+// of the thread that started them, and only orphans go to the main thread. When
 // it returns 0 the tree is almost certainly empty; the janitor makes it sure.
 func (k *Keeper) orphans(t *tree) int {
 	if t.tag == 0 {

@@ -200,6 +200,23 @@ func TestFailures(t *testing.T) {
 	}
 }
 
+// A keeper starts nothing without a cgroup on the main thread, whose children are
+// to be orphans only. Tests run on other threads: TestMain has tried it.
+func TestNothingStartsOnTheMainThread(t *testing.T) {
+	if !launches.began || launches.stayed {
+		t.Errorf("launches %+v", launches)
+	}
+}
+
+// launches tells of a launch that TestMain tried on the main thread.
+var launches struct{ began, stayed bool }
+
+func tryOnMainThread() {
+	onMain := func() bool { return unix.Gettid() == unix.Getpid() }
+	launches.began = onMain()
+	new(Keeper).aside("", func() { launches.stayed = onMain() })
+}
+
 func TestNoPipeStaysOpen(t *testing.T) {
 	k := keeper(t)
 	in := &inbox{t: t, k: k}

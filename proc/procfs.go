@@ -117,6 +117,16 @@ func listPIDs(dir string) ([]int, error) {
 // without allocating for each: a scan of thousands of processes is on the path
 // of every stop.
 func eachPID(dir string, visit func(pid int)) error {
+	return eachName(dir, func(name []byte) {
+		if pid, ok := digits(name); ok {
+			visit(pid)
+		}
+	})
+}
+
+// eachName calls visit for each name in a directory. The name is valid until
+// visit returns.
+func eachName(dir string, visit func(name []byte)) error {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -136,32 +146,28 @@ func eachPID(dir string, visit func(pid int)) error {
 }
 
 // entries walks the linux_dirent64 records of getdents64(2).
-func entries(buf []byte, visit func(pid int)) {
-	const reclen, name = 16, 19
-	for len(buf) > name {
+func entries(buf []byte, visit func(name []byte)) {
+	const reclen, nameAt = 16, 19
+	for len(buf) > nameAt {
 		size := int(binary.NativeEndian.Uint16(buf[reclen:]))
-		if size <= name || size > len(buf) {
+		if size <= nameAt || size > len(buf) {
 			return
 		}
-		if pid, ok := digits(buf[name:size]); ok {
-			visit(pid)
-		}
+		name, _, _ := bytes.Cut(buf[nameAt:size], []byte{0})
+		visit(name)
 		buf = buf[size:]
 	}
 }
 
-// digits reads a NUL-terminated decimal number.
+// digits reads a decimal number.
 func digits(b []byte) (n int, ok bool) {
 	for i, c := range b {
-		if c == 0 {
-			return n, i > 0
-		}
 		if c < '0' || c > '9' || i > 9 {
 			return 0, false
 		}
 		n = n*10 + int(c-'0')
 	}
-	return 0, false
+	return n, len(b) > 0
 }
 
 // sendSignal signals the process that pid is now, if check still says so once

@@ -95,7 +95,7 @@ func (k *Keeper) complain(err error) {
 
 // rewrite replaces the records by the present state. The caller holds k.mu.
 func (k *Keeper) rewrite() {
-	all := [][]byte{encode(recordBoot, k.records.boot), encode(recordCgroups, k.cgroups)}
+	all := [][]byte{encode(recordBoot, k.records.boot), encode(recordCgroups, k.cgroups.whole)}
 	for _, t := range k.tasks {
 		if t.tag != 0 || t.pid != 0 || t.failure != nil {
 			all = append(all, encodeTask(t))

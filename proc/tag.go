@@ -3,9 +3,8 @@ package proc
 import (
 	"bufio"
 	"bytes"
-	"crypto/rand"
-	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"strconv"
 	"strings"
 
@@ -56,9 +55,7 @@ func newTagSpan() (span *tagSpan, ok bool) {
 		return nil, false
 	}
 	// Two keepers may share a range; a random start keeps them apart.
-	var seed [8]byte
-	_, _ = rand.Read(seed[:])
-	span.next = binary.NativeEndian.Uint64(seed[:]) % span.slots
+	span.next = rand.Uint64N(span.slots)
 	return span, true
 }
 

@@ -67,7 +67,7 @@ func FuzzParseStat(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, data []byte) {
 		_, _ = parseStat(data)
 		_, _ = parseTag(data)
-		entries(data, func(int) {})
+		entries(data, func([]byte) {})
 	})
 }
 

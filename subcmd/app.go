@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -222,12 +223,14 @@ func onUsageError(c *cli.Context, err error, _ bool) error {
 
 // flagWord finds the flag in a message of the library, which writes all of them
 // with one dash.
-var flagWord = regexp.MustCompile(`^(flag provided but not defined: |flag needs an argument: |.* for flag )-([^ :]+)`)
+var flagWord = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(flag provided but not defined: |flag needs an argument: |.* for flag )-([^ :]+)`)
+})
 
 // flagProblem turns a message of the library about a flag into one of pm's.
 func flagProblem(command string, known []cli.Flag, message string) error {
 	p := &socket.Problem{Message: message, Hint: command + " --help tells its flags", Code: socket.CodeUsage}
-	m := flagWord.FindStringSubmatch(message)
+	m := flagWord().FindStringSubmatch(message)
 	if m == nil {
 		return p
 	}

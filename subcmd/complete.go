@@ -275,7 +275,7 @@ func (c *completer) commandNames(commands []*cli.Command) (list []string) {
 	return list
 }
 
-var argumentWord = regexp.MustCompile(`[^\[\] ]+`)
+var argumentWord = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`[^\[\] ]+`) })
 
 // argument returns what a command's usage says of its argument number n: of
 // SIGNAL SELECTOR… the first is SIGNAL, and all others are SELECTOR.

@@ -156,7 +156,7 @@ func valued(flags []cli.Flag) (list []string) {
 // argumentKinds lists what each argument of a command can be; the last holds
 // for those behind it if it ends in … .
 func argumentKinds(usage string) []string {
-	return slices.DeleteFunc(argumentWord.FindAllString(usage, -1), func(word string) bool { return word == "--" })
+	return slices.DeleteFunc(argumentWord().FindAllString(usage, -1), func(word string) bool { return word == "--" })
 }
 
 // fishTable is the table of commands for fish: one statement for each command,

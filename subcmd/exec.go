@@ -173,11 +173,12 @@ func runExec(ctx context.Context, e *env, o execOptions, program *config.Program
 	if err != nil {
 		return usageError(err)
 	}
-	// Handling a signal costs the runtime some 50 us, so the rare ones follow once
-	// the program runs. None is given back: pm ends with the program.
+	// Handling a signal costs the runtime some 30 us, so before the launch only
+	// those are taken that would end pm. None is given back: pm ends with the
+	// program.
 	signals := make(chan os.Signal, 64)
-	common, rare := passedOn()
-	signal.Notify(signals, common...)
+	first, next, rare := passedOn()
+	signal.Notify(signals, first...)
 
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -186,7 +187,8 @@ func runExec(ctx context.Context, e *env, o execOptions, program *config.Program
 	if err := f.group.Apply(work, []*runner.Program{spec}, nil); err != nil {
 		return err
 	}
-	go signal.Notify(signals, rare...) // returns at once, or with the process
+	signal.Notify(signals, next...)
+	defer time.AfterFunc(settled, func() { signal.Notify(signals, rare...) }).Stop()
 	timedOut := f.wait(ctx, work, signals, o.timeout)
 	stop()
 	<-done
@@ -335,14 +337,16 @@ func (f *foreground) signal(ctx context.Context, sig syscall.Signal) {
 	}
 }
 
+// settled is when a program has lived long enough to be sent the rarer signals.
+const settled = 10 * time.Millisecond
+
 // passedOn lists the signals to handle: all but those that are about pm itself,
 // and those that pm was started to ignore, as by nohup; the program then ignores
-// them too.
-func passedOn() (common, rare []os.Signal) {
-	often := []syscall.Signal{
-		syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2,
-		syscall.SIGTSTP, syscall.SIGCONT, syscall.SIGWINCH,
-	}
+// them too. The first would end pm; if one of the others comes a moment too early
+// it is lost.
+func passedOn() (first, next, rare []os.Signal) {
+	fatal := []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM}
+	often := []syscall.Signal{syscall.SIGABRT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTSTP, syscall.SIGCONT, syscall.SIGWINCH}
 	own := []syscall.Signal{
 		syscall.SIGCHLD, syscall.SIGURG /* the Go runtime's */, syscall.SIGTTIN, syscall.SIGTTOU,
 		syscall.SIGKILL, syscall.SIGSTOP, syscall.SIGPROF, syscall.SIGSEGV, syscall.SIGBUS, syscall.SIGFPE, syscall.SIGILL, syscall.SIGTRAP,
@@ -350,13 +354,15 @@ func passedOn() (common, rare []os.Signal) {
 	for sig := syscall.Signal(1); sig <= 64; sig++ {
 		switch {
 		case slices.Contains(own, sig) || signal.Ignored(sig):
+		case slices.Contains(fatal, sig):
+			first = append(first, sig)
 		case slices.Contains(often, sig):
-			common = append(common, sig)
+			next = append(next, sig)
 		default:
 			rare = append(rare, sig)
 		}
 	}
-	return common, rare
+	return first, next, rare
 }
 
 // stop stops the program gracefully; a second one kills it.
