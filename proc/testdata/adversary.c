@@ -6,7 +6,8 @@
 //   adversary FILE N SLEEP_US
 //
 // FILE is mapped by all of them, which is how a test finds survivors; its first
-// word counts those ever born. SLEEP_US is the longest pause between deeds.
+// word counts those ever born, its second those that live. SLEEP_US is the
+// longest pause between deeds. The first process never ends by itself.
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <sched.h>
@@ -21,7 +22,7 @@
 #include <stdio.h>
 #include <time.h>
 
-static struct shared { atomic_int born, living; } *shared;
+static struct shared { atomic_int born, living, first; } *shared;
 static char **args;
 static int limit, pause_us;
 
@@ -39,6 +40,7 @@ static void reseed(void) {
 }
 
 static void quit(void) {
+	if (atomic_load(&shared->first) == getpid()) return;
 	atomic_fetch_sub(&shared->living, 1);
 	_exit(0);
 }
@@ -86,8 +88,8 @@ int main(int argc, char **argv) {
 	if (shared == MAP_FAILED) return 4;
 	close(fd);
 	reseed();
-	int first = 0;
-	atomic_compare_exchange_strong(&shared->born, &first, 1);
+	int none = 0;
+	if (atomic_compare_exchange_strong(&shared->born, &none, 1)) atomic_store(&shared->first, getpid());
 	for (;;) {
 		deed();
 		if (pause_us > 0) usleep(rand() % (crowded() ? pause_us : pause_us / 10 + 1)); // grow fast
