@@ -50,6 +50,13 @@ func giveTerminal(tty *os.File, pgrp int) {
 func Suspend(tty *os.File, leader int) {
 	TakeTerminal(tty)
 	stopSelf()
+	Resume(tty, leader)
+}
+
+// Resume resumes the program whose process group leader leads, in the foreground
+// if that is where pm now is: in this order, since a program that goes on before
+// it has the terminal is stopped by its first read.
+func Resume(tty *os.File, leader int) {
 	if InForeground(tty) {
 		giveTerminal(tty, leader)
 	}

@@ -332,8 +332,8 @@ func (f *foreground) signal(ctx context.Context, sig syscall.Signal) {
 	if f.keeper.fromTerminal(sig) {
 		return
 	}
-	for id := range living {
-		_ = f.keeper.Signal(id, sig)
+	for id, leader := range living {
+		f.keeper.pass(id, leader, sig)
 	}
 }
 
@@ -430,6 +430,16 @@ func (k *jobKeeper) fromTerminal(sig syscall.Signal) bool {
 		return k.shared && proc.InForeground(k.tty)
 	}
 	return false
+}
+
+// pass passes a signal on. The one that resumes pm as a shell's job resumes the
+// program as well.
+func (k *jobKeeper) pass(id string, leader int, sig syscall.Signal) {
+	if sig == syscall.SIGCONT && k.tty != nil && !k.shared {
+		proc.Resume(k.tty, leader)
+		return
+	}
+	_ = k.Signal(id, sig)
 }
 
 // Take returns the events, after doing what job control asks for.

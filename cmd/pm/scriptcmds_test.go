@@ -51,6 +51,7 @@ import (
 //	smtpd LOG                     a mail server, at $SMTPD, that appends its mails to LOG
 //	helptext COMMAND…             prints the command's --help, without the default socket, which depends on the user
 //	slowclient PATH               asks the control socket for PATH and never reads the answer
+//	converse DIALOGUE CMD ARG…    runs it on a terminal and plays lines like: type TEXT, press C (with Ctrl), see RE, hang-up
 var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 	"exits":      cmdExits,
 	"waitfor":    cmdWaitfor,
@@ -68,6 +69,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"smtpd":      cmdSMTPD,
 	"helptext":   cmdHelptext,
 	"slowclient": cmdSlowClient,
+	"converse":   cmdConverse,
 }
 
 const (
