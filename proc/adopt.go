@@ -79,15 +79,11 @@ func (k *Keeper) resume(t *known, members []int) {
 	}
 }
 
-// isLeader reports whether the leader of t is a child of this process, and then
-// has a pidfd of it.
+// isLeader reports whether the leader of t is a child of this process. Nobody
+// reaps it before this is over: the caller holds k.mu.
 func (k *Keeper) isLeader(t *known) bool {
 	st, err := readStat(t.pid)
-	if err != nil || st.parent != unix.Getpid() || !k.belongs(t.pid, &t.tree) {
-		return false
-	}
-	t.pidfd, err = unix.PidfdOpen(t.pid, 0)
-	return err == nil
+	return err == nil && st.parent == unix.Getpid() && k.belongs(t.pid, &t.tree)
 }
 
 // adopt watches a leader that is nobody's child of ours, or notes that its end

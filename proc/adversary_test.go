@@ -50,7 +50,6 @@ func errorsJoin(a, b error) error {
 }
 
 func TestMain(m *testing.M) {
-	tryOnMainThread()
 	flag.Parse()
 	code := m.Run()
 	if path, err := buildAdversary(); err == nil {

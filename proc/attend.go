@@ -40,11 +40,18 @@ func (k *Keeper) Attend(c *Command) (*Attendant, error) {
 	} else {
 		k.attended[out.pid] = ended
 	}
-	return &Attendant{PID: out.pid, Ended: ended, pidfd: out.pidfd}, nil
+	fd, err := unix.PidfdOpen(out.pid, 0)
+	if err != nil { // it has ended and is reaped
+		fd = -1
+	}
+	return &Attendant{PID: out.pid, Ended: ended, pidfd: fd}, nil
 }
 
 // Signal sends a signal; the error is ESRCH if the attendant has ended.
 func (a *Attendant) Signal(sig syscall.Signal) error {
+	if a.pidfd < 0 {
+		return unix.ESRCH
+	}
 	return unix.PidfdSendSignal(a.pidfd, sig, nil, 0)
 }
 

@@ -93,19 +93,18 @@ type image struct {
 	errno    syscall.Errno
 }
 
-// launch starts the image in a new process and returns its pid and a pidfd. If
-// the child fails before its execve, launch reports at which stage; the child
-// then still has to be reaped.
-func (im *image) launch() (pid, pidfd int, err syscall.Errno) {
-	var fd int32 = -1
-	p, errno := im.vfork(&fd)
+// launch starts the image in a new process and returns its pid. If the child
+// fails before its execve, launch reports at which stage; the child then still
+// has to be reaped.
+func (im *image) launch() (pid int, err syscall.Errno) {
+	p, errno := im.vfork()
 	afterFork()
 	runtime.KeepAlive(im)
 	if errno != 0 {
 		im.failed, im.errno = stageClone, errno
-		return 0, -1, errno
+		return 0, errno
 	}
-	return int(p), int(fd), im.errno
+	return int(p), im.errno
 }
 
 // vfork clones this process and, in the child, becomes the image. The child
@@ -117,7 +116,7 @@ func (im *image) launch() (pid, pidfd int, err syscall.Errno) {
 //go:noinline
 //go:norace
 //go:nocheckptr
-func (im *image) vfork(pidfd *int32) (pid uintptr, errno syscall.Errno) {
+func (im *image) vfork() (pid uintptr, errno syscall.Errno) {
 	var (
 		raw, fd uintptr
 		i       int
@@ -128,8 +127,8 @@ func (im *image) vfork(pidfd *int32) (pid uintptr, errno syscall.Errno) {
 	// that the child keeps; a plain fork copies all, 1.5 ms for 10,000.
 	// CLONE_CLEAR_SIGHAND (Linux 5.5) spares the child a system call for each
 	// signal that the Go runtime handles.
-	const flags = unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_FILES | unix.CLONE_PIDFD | unix.CLONE_CLEAR_SIGHAND
-	args = &cloneArgs{flags: flags, pidfd: uint64(uintptr(unsafe.Pointer(pidfd))), exitSignal: uint64(unix.SIGCHLD)}
+	const flags = unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_FILES | unix.CLONE_CLEAR_SIGHAND
+	args = &cloneArgs{flags: flags, exitSignal: uint64(unix.SIGCHLD)}
 	if im.cgroup >= 0 {
 		args.flags |= unix.CLONE_INTO_CGROUP
 		args.cgroup = uint64(im.cgroup)

@@ -206,7 +206,7 @@ func (s *slots) end() uintptr {
 
 // spawned is a process that has just been started.
 type spawned struct {
-	pid, pidfd     int
+	pid            int
 	start          time.Time
 	stdout, stderr int // read ends of pipes; -1: none
 }
@@ -238,15 +238,12 @@ func (s *slots) spawn(c *Command, tag uint64, cgroup string) (spawned, int, *Spa
 		defer func() { _ = unix.Close(im.cgroup) }()
 	}
 	out.start = time.Now() // before the launch: it may end before that returns
-	pid, pidfd, errno := im.launch()
+	pid, errno := im.launch()
 	if errno != 0 {
 		out.closePipes()
-		if pidfd >= 0 {
-			_ = unix.Close(pidfd)
-		}
 		return out, pid, im.explain(c, path, errno)
 	}
-	out.pid, out.pidfd = pid, pidfd
+	out.pid = pid
 	return out, 0, nil
 }
 

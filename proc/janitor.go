@@ -313,9 +313,7 @@ func (k *Keeper) Kill(id string) {
 		return
 	}
 	t.killing, t.urgent = true, true
-	if t.pidfd >= 0 {
-		_ = unix.PidfdSendSignal(t.pidfd, unix.SIGKILL, nil, 0)
-	}
+	_ = t.signal(unix.SIGKILL)
 	killCgroup(t.cgroup)
 	wake(k.passes)
 }
@@ -326,10 +324,23 @@ func (k *Keeper) Signal(id string, sig syscall.Signal) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	t := k.tasks[id]
-	if t == nil || t.pidfd < 0 {
+	if t == nil {
 		return unix.ESRCH
 	}
-	return unix.PidfdSendSignal(t.pidfd, sig, nil, 0)
+	return t.signal(sig)
+}
+
+// signal signals the leader. As long as it is a child that is not reaped its pid
+// cannot pass to another process, which spares a descriptor for each program;
+// adopted ones are held by a pidfd. The caller holds k.mu.
+func (t *tree) signal(sig syscall.Signal) error {
+	switch {
+	case t.pid == 0 || t.dead:
+		return unix.ESRCH
+	case t.adopted:
+		return unix.PidfdSendSignal(t.pidfd, sig, nil, 0)
+	}
+	return unix.Kill(t.pid, sig)
 }
 
 // asking is a graceful stop of a tree.
@@ -359,11 +370,11 @@ func (k *Keeper) Terminate(id string, step int, sig syscall.Signal, exclude []st
 	k.record(recordAsked, t)
 	t.urgent = true
 	t.ask = &asking{signal: sig, exclude: exclude, asked: map[int]bool{}}
-	if t.pidfd >= 0 { // the leader is everybody's parent, and mostly all there is
+	if !t.dead { // the leader is everybody's parent, and mostly all there is
 		t.ask.asked[t.pid] = true
 		if !excluded(t.pid, exclude) {
-			_ = unix.PidfdSendSignal(t.pidfd, sig, nil, 0)
-			_ = unix.PidfdSendSignal(t.pidfd, unix.SIGCONT, nil, 0)
+			_ = t.signal(sig)
+			_ = t.signal(unix.SIGCONT)
 		}
 	}
 	wake(k.passes)

@@ -72,7 +72,7 @@ type tree struct {
 	tag      uint64
 	cgroup   string // its own cgroup; empty: none
 	pid      int    // of the leader
-	pidfd    int    // of the leader; -1 once it is reaped
+	pidfd    int    // of an adopted leader that lives; else -1
 	started  time.Time
 	pipes    [2]int // read ends of its output that are held; -1: none
 	failure  *SpawnError
@@ -527,7 +527,7 @@ func (k *Keeper) start(s *slots, req request) {
 		k.tellFailed(t)
 		return
 	}
-	t.pid, t.pidfd, t.started = out.pid, out.pidfd, out.start
+	t.pid, t.started = out.pid, out.start
 	t.pipes = [2]int{out.stdout, out.stderr}
 	k.leaders[out.pid] = t
 	k.record(recordSpawned, t)
@@ -613,20 +613,29 @@ func (k *Keeper) reaper(ctx context.Context) {
 		if err != nil { // EINTR
 			continue
 		}
-		k.noteOrphan(pid)
-		var ws unix.WaitStatus
-		if got, err := unix.Wait4(pid, &ws, unix.WNOHANG|k.waits, nil); got != pid || err != nil {
-			continue
-		}
-		if ws.Stopped() {
-			k.paused(pid, ws.StopSignal())
-			continue
-		}
-		k.reaped(pid, death{statusOf(ws), now})
+		k.reap(pid, now)
 		// Whoever the death concerns goes first, on this very thread: the next
 		// wait blocks it.
 		runtime.Gosched()
 	}
+}
+
+// reap takes the status of a child that has ended or been stopped. It does so
+// under the mutex: a leader that is not known to be dead is not reaped, and its
+// pid is no other's.
+func (k *Keeper) reap(pid int, now time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.noteOrphan(pid)
+	var ws unix.WaitStatus
+	if got, err := unix.Wait4(pid, &ws, unix.WNOHANG|k.waits, nil); got != pid || err != nil {
+		return
+	}
+	if ws.Stopped() {
+		k.paused(pid, ws.StopSignal())
+		return
+	}
+	k.reaped(pid, death{statusOf(ws), now})
 }
 
 // peek waits until a child has ended, or with WUNTRACED been stopped, and leaves
@@ -641,10 +650,8 @@ func peek(waits int) (pid int, err error) {
 }
 
 // noteOrphan counts, for its tree, an ended child that is no leader: somebody
-// may have been born of it behind the back of a pass.
+// may have been born of it behind the back of a pass. The caller holds k.mu.
 func (k *Keeper) noteOrphan(pid int) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	if _, leader := k.leaders[pid]; leader || k.tags == nil {
 		return
 	}
@@ -657,17 +664,15 @@ func (k *Keeper) noteOrphan(pid int) {
 	}
 }
 
+// paused tells of a stopped leader. The caller holds k.mu.
 func (k *Keeper) paused(pid int, sig syscall.Signal) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	if t := k.leaders[pid]; t != nil {
 		k.tell(Event{ID: t.id, Kind: Paused, PID: pid, At: time.Now(), Status: Status{Code: -1, Signal: sig}})
 	}
 }
 
+// reaped notes the end of a child. The caller holds k.mu.
 func (k *Keeper) reaped(pid int, d death) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	t, known := k.leaders[pid]
 	attended := k.attended[pid]
 	switch {

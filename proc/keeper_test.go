@@ -201,20 +201,22 @@ func TestFailures(t *testing.T) {
 }
 
 // A keeper starts nothing without a cgroup on the main thread, whose children are
-// to be orphans only. Tests run on other threads: TestMain has tried it.
+// to be orphans only. Tests run on other threads: it was tried before.
 func TestNothingStartsOnTheMainThread(t *testing.T) {
 	if !launches.began || launches.stayed {
 		t.Errorf("launches %+v", launches)
 	}
 }
 
-// launches tells of a launch that TestMain tried on the main thread.
-var launches struct{ began, stayed bool }
+// launches tells of a launch that was tried on the main thread, to which the
+// runtime keeps the main goroutine only while variables are initialized.
+var launches = tryOnMainThread()
 
-func tryOnMainThread() {
+func tryOnMainThread() (l struct{ began, stayed bool }) {
 	onMain := func() bool { return unix.Gettid() == unix.Getpid() }
-	launches.began = onMain()
-	new(Keeper).aside("", func() { launches.stayed = onMain() })
+	l.began = onMain()
+	new(Keeper).aside("", func() { l.stayed = onMain() })
+	return l
 }
 
 func TestNoPipeStaysOpen(t *testing.T) {

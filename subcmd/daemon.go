@@ -113,6 +113,7 @@ func runWorker(ctx context.Context, e *env, o daemonOptions) error {
 		return err
 	}
 	proc.SetName("pm-worker")
+	proc.MoreFiles()
 	b, err := begin(e, o, link)
 	if err != nil {
 		return usageError(err)

@@ -1,0 +1,28 @@
+package proc
+
+import (
+	"bytes"
+	"strconv"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// MoreFiles lets this process have as many descriptors as the kernel allows, if
+// it has the privilege: a keeper has two for each program whose output it
+// holds. Programs get the limit that pm itself was started with, and so does what
+// this process becomes by execve(2).
+func MoreFiles() {
+	text, err := slurp("/proc/sys/fs/nr_open")
+	if err != nil {
+		return
+	}
+	most, err := strconv.ParseUint(string(bytes.TrimSpace(text)), 10, 64)
+	if err != nil {
+		return
+	}
+	// Not by package unix: that would make package syscall forget the old limit,
+	// which it sets back for an execve.
+	limit := unix.Rlimit{Cur: most, Max: most}
+	_, _, _ = unix.RawSyscall6(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(&limit)), 0, 0, 0)
+}
