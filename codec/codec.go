@@ -10,6 +10,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -60,10 +61,23 @@ func (e *Encoder) Time(t time.Time) {
 // Monotonic reads the clock that all processes of the machine share and that no
 // one can set: CLOCK_MONOTONIC of clock_gettime(2).
 func Monotonic() time.Duration {
-	var now unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // it cannot fail for this clock
-	return time.Duration(now.Nano())
+	z := zero()
+	return z.reading + time.Since(z.at)
 }
+
+// zero is one moment by both clocks. Package time reads the same clock without a
+// system call, but does not tell what it reads.
+var zero = sync.OnceValue(func() (z struct {
+	at      time.Time
+	reading time.Duration
+},
+) {
+	var now unix.Timespec
+	z.at = time.Now()
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // it cannot fail for this clock
+	z.reading = time.Duration(now.Nano())
+	return z
+})
 
 // Decoder takes values from a record, in the order in which they were appended.
 // After the first fault every value is zero, so that only [Decoder.Err] has to

@@ -171,6 +171,9 @@ type session struct {
 	open     bool // the worker wants events
 }
 
+// trimAfter is how long nothing must happen before memory is given back.
+const trimAfter = 3 * time.Second
+
 // trialTime is how long a worker of a new program may take until it serves.
 const trialTime = 30 * time.Second
 
@@ -182,6 +185,8 @@ func (s *session) serve(ctx context.Context, worker *proc.Attendant) proc.Status
 	if s.trial != "" {
 		late = time.After(trialTime)
 	}
+	quiet := time.NewTimer(trimAfter)
+	defer quiet.Stop()
 	for {
 		if s.trial != "" && s.proven {
 			_ = worker.Signal(syscall.SIGKILL)
@@ -200,6 +205,9 @@ func (s *session) serve(ctx context.Context, worker *proc.Attendant) proc.Status
 			f()
 		case <-events:
 			s.tell(s.Programs.Take())
+			quiet.Reset(trimAfter)
+		case <-quiet.C:
+			proc.Trim()
 		case sig := <-s.Signals:
 			s.pending = append(s.pending, sig)
 			s.passOn()

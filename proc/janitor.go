@@ -87,7 +87,7 @@ func (k *Keeper) janitor(ctx context.Context) {
 func (k *Keeper) dying() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, t := range k.tasks {
+	for t := range k.ending {
 		if t.urgent && !t.dead {
 			return true
 		}
@@ -99,7 +99,7 @@ func (k *Keeper) dying() bool {
 func (k *Keeper) wanted() (wanted, urgent bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, t := range k.tasks {
+	for t := range k.ending {
 		if t.needsPass() {
 			wanted = true
 			urgent = urgent || t.urgent
@@ -139,7 +139,7 @@ func (k *Keeper) due() map[*tree]int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	due := map[*tree]int{}
-	for _, t := range k.tasks {
+	for t := range k.ending {
 		if t.needsPass() {
 			due[t] = t.orphans
 		}
@@ -225,6 +225,7 @@ func (k *Keeper) clean(t *tree, allEmpty bool, orphans int) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	t.told = true
+	delete(k.ending, t)
 	k.record(recordEmpty, t)
 	if t.released {
 		k.retire(t)
@@ -313,6 +314,7 @@ func (k *Keeper) Kill(id string) {
 		return
 	}
 	t.killing, t.urgent = true, true
+	k.ending[t] = true
 	_ = t.signal(unix.SIGKILL)
 	killCgroup(t.cgroup)
 	wake(k.passes)
@@ -369,6 +371,7 @@ func (k *Keeper) Terminate(id string, step int, sig syscall.Signal, exclude []st
 	t.step = step
 	k.record(recordAsked, t)
 	t.urgent = true
+	k.ending[t] = true
 	t.ask = &asking{signal: sig, exclude: exclude, asked: map[int]bool{}}
 	if !t.dead { // the leader is everybody's parent, and mostly all there is
 		t.ask.asked[t.pid] = true

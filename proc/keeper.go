@@ -45,9 +45,10 @@ type Keeper struct {
 	tasks     map[string]*tree
 	leaders   map[int]*tree
 	tagged    map[uint64]*tree
-	unclaimed map[int]death // ended before their spawner wrote them down
-	spawning  int           // how many requests are being carried out, all of
-	rank      int           // this rank
+	ending    map[*tree]bool // dead, killed or asked to end, and not yet told to be empty
+	unclaimed map[int]death  // ended before their spawner wrote them down
+	spawning  int            // how many requests are being carried out, all of
+	rank      int            // this rank
 	attended  map[int]chan Status
 	records   *records // nil: none are kept
 	watched   *watcher // nil: no task was adopted
@@ -211,6 +212,7 @@ func newKeeper(log *slog.Logger, waits int) (*Keeper, error) {
 		tasks:     map[string]*tree{},
 		leaders:   map[int]*tree{},
 		tagged:    map[uint64]*tree{},
+		ending:    map[*tree]bool{},
 		unclaimed: map[int]death{},
 		attended:  map[int]chan Status{},
 	}
@@ -259,6 +261,7 @@ func (k *Keeper) Close() {
 		k.watched.close()
 	}
 	if k.records != nil {
+		k.commit()
 		k.records.close()
 	}
 }
@@ -301,6 +304,7 @@ func (k *Keeper) Take() []Event {
 	defer k.mu.Unlock()
 	events := k.events
 	k.events = nil
+	k.commit()
 	return events
 }
 
@@ -327,6 +331,7 @@ func (k *Keeper) Release(id string) {
 		return
 	}
 	t.killing = true
+	k.ending[t] = true
 	wake(k.passes)
 }
 
@@ -361,6 +366,7 @@ func (k *Keeper) forget(t *tree) {
 		wake(k.passes)
 	}
 	delete(k.tasks, t.id)
+	delete(k.ending, t)
 	if k.tagged[t.tag] == t {
 		delete(k.tagged, t.tag)
 	}
@@ -697,6 +703,7 @@ func (k *Keeper) reaped(pid int, d death) {
 // ended notes the end of a task's leader. The caller holds k.mu.
 func (k *Keeper) ended(t *tree, d death) {
 	t.dead = true
+	k.ending[t] = true
 	t.closeFD()
 	delete(k.leaders, t.pid)
 	t.end = d

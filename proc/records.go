@@ -45,6 +45,7 @@ const (
 type records struct {
 	journal *journal.Journal
 	boot    string
+	waiting int  // records that are not written yet
 	failed  bool // the last write failed, and that was told
 }
 
@@ -77,6 +78,24 @@ func (k *Keeper) record(kind recordKind, t *tree) {
 		encodeEnd(&e, t)
 	}
 	r.journal.Add(e)
+	r.waiting++
+	if kind == recordWanted || r.waiting > manyRecords {
+		k.commit()
+	}
+}
+
+// manyRecords may wait to be written while nobody takes events. A tag is written
+// at once: it is what proves, after a kill, whose process it is.
+const manyRecords = 100
+
+// commit writes the records that wait: before anybody is told of what they tell.
+// The caller holds k.mu.
+func (k *Keeper) commit() {
+	r := k.records
+	if r == nil || r.waiting == 0 {
+		return
+	}
+	r.waiting = 0
 	if r.journal.Full() {
 		k.rewrite()
 		return
