@@ -21,7 +21,7 @@ func (c *Converter) pairs(out []byte, n int, src []byte, at, end int) int {
 				return -1
 			}
 		}
-		if at == from || src[at] == '"' {
+		if at == from { // at a quote or an equals sign, also behind a key or a value
 			return -1
 		}
 		rule := c.rules.find(key)
@@ -98,9 +98,6 @@ func copyValueOf(out []byte, n int, src []byte, at, end int) (outEnd, srcEnd int
 	n, at = n+3+size, at+size
 	if !endsBare(src[at]) {
 		n, at, _ = copyOddBare(out, n, src, at)
-	}
-	if src[at] > ' ' {
-		return n, -1
 	}
 	out[n] = '"'
 	return n + 1, at

@@ -194,10 +194,11 @@ func (c *Converter) line(dst, src []byte, size int) ([]byte, Verdict) {
 // document, so that both go by words.
 const slack = 16
 
-// readable returns the line with at least slack bytes behind it, of which
-// the first ends any token: a newline. Most lines of a block are that already.
+// readable returns the line that the first bytes of src are with at least slack
+// bytes behind it, of which the first ends any token: a newline. If src does not end
+// with the line, a newline has to follow already, as in a block.
 func (c *Converter) readable(src []byte, size int) []byte {
-	if len(src) >= size+slack && src[size] == '\n' {
+	if len(src) >= size+slack {
 		return src
 	}
 	c.padded = appendPadded(c.padded[:0], src[:size])

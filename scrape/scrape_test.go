@@ -54,9 +54,10 @@ func TestLogfmt(t *testing.T) {
 		`a=C:\dir! b\=2`:                        head + `,"a":"C:\\dir!","b\\":"2"` + now,
 		`a="\"\\\/\b\f\n\r\t\u00e9\'"`:          head + `,"a":"\"\\\/\b\f\n\r\t\u00e9'"` + now,
 		`a="\ud83d\ude00 \ud83d \ude00\ud83dx"`: head + `,"a":"\ud83d\ude00 \ufffd \ufffd\ufffdx"` + now,
-		"a=\"tab\there\x01\"":                   head + `,"a":"tab\there\u0001"` + now,
+		`a="\ude00\ude00 \udfff \ud83d\ue000 \ud800\udc00 \udbff\udfff \ud7ff\ue000"`: head + `,"a":"\ufffd\ufffd \ufffd \ufffd\ue000 \ud800\udc00 \udbff\udfff \ud7ff\ue000"` + now,
+		"a=\"tab\there\x01\"":                    head + `,"a":"tab\there\u0001"` + now,
 		"zażółć=\"gęślą jaźń\" b=€\xff\xe2\x82!": head + ",\"zażółć\":\"gęślą jaźń\",\"b\":\"€\ufffd\ufffd\ufffd!\"" + now,
-		"a=1\x00b=2\nc=\x7f": head + ",\"a\":\"1\",\"b\":\"2\",\"c\":\"\x7f\"" + now,
+		"a=1\x00b=2\nc=\x7f":                     head + ",\"a\":\"1\",\"b\":\"2\",\"c\":\"\x7f\"" + now,
 	})
 }
 
@@ -65,6 +66,8 @@ func TestNotLogfmt(t *testing.T) {
 		`started, all is well`: head + `,"message":"started, all is well"` + now,
 		`a={"b":1}`:            head + `,"message":"a={\"b\":1}"` + now,
 		`a=b=c`:                head + `,"message":"a=b=c"` + now,
+		`a=b"c"`:               head + `,"message":"a=b\"c\""` + now,
+		`a"b"=c`:               head + `,"message":"a\"b\"=c"` + now,
 		`=b`:                   head + `,"message":"=b"` + now,
 		`a="open`:              head + `,"message":"a=\"open"` + now,
 		`a="\x"`:               head + `,"message":"a=\"\\x\""` + now,

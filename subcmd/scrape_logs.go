@@ -327,20 +327,14 @@ func (o *scrapeLogsOptions) convert(getenv func(string) string) (c scrape.Option
 }
 
 // systemFields tell where lines come from, as far as that is known.
-func systemFields(getenv func(string) string) (fields []scrape.Field) {
+func systemFields(getenv func(string) string) []scrape.Field {
 	host, _ := os.Hostname()
-	host = orElse(getenv("MESOS_HOSTNAME"), orElse(getenv("CLOUD_HOSTNAME"), host))
-	for _, f := range []scrape.Field{
-		{Key: "srchost", Value: host},
-		{Key: "region", Value: getenv("CLOUD_REGION")},
-		{Key: "zone", Value: getenv("CLOUD_AVAILABILITY_ZONE")},
-		{Key: "instance-id", Value: getenv("MESOS_EXECUTOR_ID")},
-	} {
-		if f.Value != "" {
-			fields = append(fields, f)
-		}
-	}
-	return fields
+	return scrape.System{
+		Host:       orElse(getenv("MESOS_HOSTNAME"), orElse(getenv("CLOUD_HOSTNAME"), host)),
+		Region:     getenv("CLOUD_REGION"),
+		Zone:       getenv("CLOUD_AVAILABILITY_ZONE"),
+		InstanceID: getenv("MESOS_EXECUTOR_ID"),
+	}.Fields()
 }
 
 func orDefault(values []string, other string) []string {
