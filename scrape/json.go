@@ -204,6 +204,6 @@ func compact(text string) (value string, ok bool) {
 
 // isNumber reports whether text is a number of JSON.
 func isNumber(text string) bool {
-	value, ok := compact(text)
-	return ok && value == text && (text[0] == '-' || isDigit(text[0]))
+	_, ok := compact(text)
+	return ok && (text[0] == '-' || isDigit(text[0]))
 }
