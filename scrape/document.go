@@ -48,13 +48,10 @@ func rename(out []byte, at int, name string) (end int) {
 	return at + 2 + copy(out[at+2:], name)
 }
 
-// note takes note of the member from at to n; keyEnd is the place behind its
-// name, and key is what the line called it. r is the rule for that key, or nil. It
-// returns the new end, which is negative if there are too many members.
-func (c *Converter) note(out []byte, at, keyEnd, n int, key []byte, r *rule) int {
+// apply does what a rule says of the member from at to n; keyEnd is the place
+// behind its name. It returns the new end, as members.add does.
+func (c *Converter) apply(r *rule, out []byte, at, keyEnd, n int) int {
 	switch {
-	case r == nil:
-		return c.members.add(out, at, keyEnd, n, hashKey(key))
 	case r.drop:
 		return at
 	case !r.time:

@@ -49,7 +49,12 @@ func (c *Converter) topMembers(out []byte, n int, src []byte, at, end int) (outE
 		if n, at = copyMember(out, n, src, at, end, 1); at < 0 {
 			return n, -1
 		}
-		if n = c.note(out, start, keyEnd, n, key, rule); n < 0 {
+		if rule == nil {
+			n = c.members.add(out, start, keyEnd, n, hashKey(key))
+		} else {
+			n = c.apply(rule, out, start, keyEnd, n)
+		}
+		if n < 0 {
 			return n, -1
 		}
 		switch src[at] {

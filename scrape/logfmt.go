@@ -37,7 +37,12 @@ func (c *Converter) pairs(out []byte, n int, src []byte, at, end int) int {
 		} else {
 			n += copy(out[n:], `":null`)
 		}
-		if n = c.note(out, start, keyEnd, n, key, rule); n < 0 {
+		if rule == nil {
+			n = c.members.add(out, start, keyEnd, n, hashKey(key))
+		} else {
+			n = c.apply(rule, out, start, keyEnd, n)
+		}
+		if n < 0 {
 			return -1
 		}
 	}
