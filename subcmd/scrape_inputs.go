@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -63,7 +64,7 @@ func openScrapeInput(stdin io.Reader, name string, keep bool) (*os.File, error) 
 	case keep && info.Mode()&os.ModeNamedPipe != 0:
 		return os.OpenFile(name, os.O_RDWR, 0)
 	}
-	return os.Open(name)
+	return os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 }
 
 // reopened returns standard input, opened once more without blocking if it is a
@@ -120,11 +121,11 @@ func (in *scrapeInputs) read(ctx context.Context, p *scrapePipeline) error {
 
 func (in *scrapeInputs) readOne(ctx context.Context, f *os.File, to *scrapeStream) error {
 	block := make([]byte, readSize)
-	for {
+	for read := firstRead; ; read = (*os.File).Read {
 		if in.pausing.Load() && ctx.Err() == nil {
 			_ = f.SetReadDeadline(time.Now().Add(breath))
 		}
-		n, err := f.Read(block)
+		n, err := read(f, block)
 		if n > 0 {
 			if err := to.write(ctx, block[:n]); err != nil {
 				return err
@@ -138,6 +139,40 @@ func (in *scrapeInputs) readOne(ctx context.Context, f *os.File, to *scrapeStrea
 			return unreadable(f.Name(), err)
 		}
 	}
+}
+
+// firstRead reads from an input that may be a FIFO without a writer. Until its
+// first writer has come it looks as if it were at its end.
+func firstRead(f *os.File, block []byte) (n int, err error) {
+	raw, err := f.SyscallConn()
+	if err != nil || !isFIFO(f, raw) {
+		return f.Read(block)
+	}
+	looked := false
+	waitErr := raw.Read(func(fd uintptr) (done bool) {
+		n, err = syscall.Read(int(fd), block)
+		done = n > 0 || err == nil && looked || err != nil && err != syscall.EAGAIN
+		looked = looked || err == nil
+		return done
+	})
+	switch {
+	case waitErr != nil:
+		return 0, waitErr
+	case n == 0 && err == nil:
+		err = io.EOF
+	}
+	return max(n, 0), err
+}
+
+// isFIFO reports whether f is a pipe with a name.
+func isFIFO(f *os.File, raw syscall.RawConn) bool {
+	info, err := f.Stat()
+	if err != nil || info.Mode()&os.ModeNamedPipe == 0 {
+		return false
+	}
+	link := ""
+	_ = raw.Control(func(fd uintptr) { link, _ = os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd)) })
+	return !strings.HasPrefix(link, "pipe:")
 }
 
 // stop ends reading when there is nothing more to read at the moment.

@@ -138,6 +138,9 @@ func choice[T ~int](flag, value string, values []string) (T, error) {
 
 // runScrapeLogs ships until the input has ended and everything is delivered.
 func runScrapeLogs(ctx context.Context, e *env, o scrapeLogsOptions) error {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGUSR1)
+	defer signal.Stop(signals)
 	stderr := &lockedWriter{w: e.stderr}
 	options, err := o.pipeline(e, stderr)
 	if err != nil {
@@ -157,7 +160,7 @@ func runScrapeLogs(ctx context.Context, e *env, o scrapeLogsOptions) error {
 			p.counters().tell(stderr, o.json)
 		}
 	}
-	err = (&scraping{inputs: inputs, pipeline: p, linger: o.linger, counters: tellCounters}).run(ctx)
+	err = (&scraping{inputs: inputs, pipeline: p, linger: o.linger, counters: tellCounters, signals: signals}).run(ctx)
 	tellCounters()
 	return scrapeProblem(err)
 }
@@ -184,16 +187,13 @@ type scraping struct {
 	pipeline *scrapePipeline
 	linger   time.Duration
 	counters func() // tells them
-	signals  chan os.Signal
+	signals  <-chan os.Signal
 }
 
 // run reads and ships until the end of both, or until it is told to end.
 func (s *scraping) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s.signals = make(chan os.Signal, 8)
-	signal.Notify(s.signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGUSR1)
-	defer signal.Stop(s.signals)
 
 	shipped, read := make(chan error, 1), make(chan error, 1)
 	go func() { shipped <- s.pipeline.run(ctx) }() // ends with ctx, or after finish
@@ -330,9 +330,8 @@ func (o *scrapeLogsOptions) convert(getenv func(string) string) (c scrape.Option
 func systemFields(getenv func(string) string) []scrape.Field {
 	host, _ := os.Hostname()
 	return scrape.System{
-		Host:       orElse(getenv("MESOS_HOSTNAME"), orElse(getenv("CLOUD_HOSTNAME"), host)),
-		Region:     getenv("CLOUD_REGION"),
-		Zone:       getenv("CLOUD_AVAILABILITY_ZONE"),
+		Host:   orElse(getenv("MESOS_HOSTNAME"), orElse(getenv("CLOUD_HOSTNAME"), host)),
+		Region: getenv("CLOUD_REGION"), Zone: getenv("CLOUD_AVAILABILITY_ZONE"),
 		InstanceID: getenv("MESOS_EXECUTOR_ID"),
 	}.Fields()
 }
