@@ -305,23 +305,12 @@ func (q *queue) reached(yes bool) error {
 	return q.retreat()
 }
 
-// retreat moves all of memory into the spool. What came from there is read from
-// there again; what did not is older than all that is in the spool.
+// retreat moves all of memory into the spool, before what has not been read
+// from there yet.
 func (q *queue) retreat() error {
-	back := place{}
-	own := 0 // chunks in front that are only in memory
-	for ; own < q.chunks.len() && back == (place{}); own++ {
-		if c := q.chunks.at(own); c.state != settled {
-			back = c.from
-		}
-	}
-	if back != (place{}) {
-		own--
-	}
-	if err := q.spool.prepend(q.unsettled(own)); err != nil {
+	if err := q.spool.prepend(q.unsettled()); err != nil {
 		return err
 	}
-	q.spool.rewind(back)
 	q.first = q.end()
 	q.chunks.clear()
 	q.next, q.again = q.first, q.again[:0]
@@ -330,16 +319,18 @@ func (q *queue) retreat() error {
 	return nil
 }
 
-// unsettled yields the lines of the first n chunks that are not settled, and
-// whether they were written already.
-func (q *queue) unsettled(n int) iter.Seq2[[]byte, bool] {
+// unsettled yields the lines of the chunks that are not settled, and whether
+// they were written already.
+func (q *queue) unsettled() iter.Seq2[[]byte, bool] {
 	return func(yield func([]byte, bool) bool) {
-		for i := range n {
+		for i := range q.chunks.len() {
 			c := q.chunks.at(i)
 			if c.state == settled {
 				continue
 			}
-			q.counters.spooled.Add(uint64(c.lines))
+			if c.from == (place{}) {
+				q.counters.spooled.Add(uint64(c.lines))
+			}
 			if !yield(q.bytes(c.start, c.size), c.written) {
 				return
 			}

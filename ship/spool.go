@@ -38,6 +38,7 @@ type spool struct {
 	writer   *os.File  // of the last segment, or nil: a new one is begun
 	reader   *os.File  // of the segment at read, or nil
 	read     place     // what is read next
+	last     place     // where that ends which was read last
 	arrived  place     // what has arrived: all before it
 	saved    place     // arrived, as the file says it
 	written  place     // what this process has written to a receiver: all before it
@@ -49,6 +50,7 @@ type spool struct {
 type segment struct {
 	number uint64
 	size   int64
+	begin  int64 // what stands before it stands in an earlier segment too
 }
 
 // A place is a part of a segment. Segments are numbered from firstSegment on,
@@ -98,7 +100,8 @@ func (s *spool) load() error {
 	if err != nil {
 		return err
 	}
-	s.arrived = s.loadPosition()
+	arrived, begins := s.loadPosition()
+	s.arrived = arrived
 	for _, name := range names {
 		number, err := strconv.ParseUint(strings.TrimSuffix(filepath.Base(name), segmentSuffix), 10, 64)
 		if err != nil {
@@ -112,27 +115,43 @@ func (s *spool) load() error {
 			_ = os.Remove(name)
 			continue
 		}
-		s.segments = append(s.segments, segment{number, info.Size()})
+		s.segments = append(s.segments, segment{number: number, size: info.Size(), begin: begins[number]})
 	}
 	slices.SortFunc(s.segments, func(a, b segment) int { return int(int64(a.number - b.number)) })
 	if len(s.segments) > 0 && s.segments[0].number != s.arrived.segment {
 		s.arrived = place{segment: s.segments[0].number}
 	}
 	s.read, s.saved = s.arrived, s.arrived
-	return s.cut()
+	if err := s.cut(); err != nil {
+		return err
+	}
+	if s.empty() {
+		s.removeAll()
+	}
+	return nil
 }
 
-// loadPosition reads the position file. Without one nothing has arrived.
-func (s *spool) loadPosition() place {
-	var p place
+// loadPosition reads the position file: where everything has arrived, and then
+// where segments begin that do not at their start. Without one nothing has
+// arrived.
+func (s *spool) loadPosition() (arrived place, begins map[uint64]int64) {
+	begins = map[uint64]int64{}
 	data, err := os.ReadFile(filepath.Join(s.dir, "position"))
 	if err != nil {
-		return p
+		return place{}, begins
 	}
-	if _, err := fmt.Sscanf(string(data), "%d %d\n", &p.segment, &p.at); err != nil || p.at < 0 {
-		return place{}
+	for n, line := range strings.Split(strings.TrimSpace(string(data)), "\n") {
+		var p place
+		if _, err := fmt.Sscanf(line, "%d %d", &p.segment, &p.at); err != nil || p.at < 0 {
+			return place{}, nil
+		}
+		if n == 0 {
+			arrived = p
+		} else {
+			begins[p.segment] = p.at
+		}
 	}
-	return p
+	return arrived, begins
 }
 
 // cut removes a record from the end of the last segment that its writer did not
@@ -185,7 +204,9 @@ func (s *spool) path(number uint64) string {
 
 // empty reports whether all that was put in has been read.
 func (s *spool) empty() bool {
-	return len(s.segments) == 0 || s.read.segment == s.segments[len(s.segments)-1].number && s.read.at >= s.segments[len(s.segments)-1].size
+	return !slices.ContainsFunc(s.segments, func(seg segment) bool {
+		return seg.number == s.read.segment && s.read.at < seg.size || seg.number > s.read.segment && seg.begin < seg.size
+	})
 }
 
 // size is what the segments take on disk.
@@ -272,19 +293,21 @@ func (s *spool) closeWriter() {
 	}
 }
 
-// prepend puts lines before all others, in a segment of their own. It may
-// exceed the limit: there is no more of it than fits into memory.
+// prepend puts lines before all that was not read yet, in a segment of their
+// own, and with each whether it was written to a receiver. What was read is
+// among them, or has arrived. It may exceed the limit: there is no more of it
+// than fits into memory.
 func (s *spool) prepend(chunks iter.Seq2[[]byte, bool]) error {
 	number := uint64(firstSegment)
 	if len(s.segments) > 0 {
 		number = s.segments[0].number - 1
 	}
 	var data []byte
-	for lines, written := range chunks {
-		at := int64(len(data))
+	written := place{}
+	for lines, sent := range chunks {
 		data = appendRecord(data, lines)
-		if written {
-			s.noteWritten(place{number, at, int64(len(data))})
+		if sent {
+			written = place{segment: number, at: int64(len(data))}
 		}
 	}
 	if len(data) == 0 {
@@ -294,16 +317,21 @@ func (s *spool) prepend(chunks iter.Seq2[[]byte, bool]) error {
 		_ = os.Remove(s.path(number))
 		return fmt.Errorf("cannot write to the spool: %w", err)
 	}
-	s.segments = slices.Insert(s.segments, 0, segment{number, int64(len(data))})
-	s.arrived = place{segment: number}
+	s.forget()
+	s.segments = slices.Insert(s.segments, 0, segment{number: number, size: int64(len(data))})
+	s.arrived, s.written = place{segment: number}, written
 	s.seek(s.arrived)
 	return s.save()
 }
 
-// rewind makes p the next to be read, unless something older is.
-func (s *spool) rewind(p place) {
-	if p != (place{}) && p.before(s.read) {
-		s.seek(place{segment: p.segment, at: p.at})
+// forget removes what has been read.
+func (s *spool) forget() {
+	for len(s.segments) > 0 && s.segments[0].number < s.read.segment {
+		_ = os.Remove(s.path(s.segments[0].number))
+		s.segments = s.segments[1:]
+	}
+	if len(s.segments) > 0 {
+		s.segments[0].begin = s.read.at
 	}
 }
 
@@ -415,14 +443,14 @@ func (s *spool) segmentSize() int64 {
 
 // advance goes on behind what peek returned.
 func (s *spool) advance(p place) {
-	s.read.at = p.next
+	s.read.at, s.last = p.next, p.end()
 }
 
 // nextSegment goes on with the next segment, if there is one.
 func (s *spool) nextSegment() {
 	for _, seg := range s.segments {
 		if seg.number > s.read.segment {
-			s.seek(place{segment: seg.number})
+			s.seek(place{segment: seg.number, at: seg.begin})
 			return
 		}
 	}
@@ -445,7 +473,7 @@ func (s *spool) settle(p place) {
 		s.segments = s.segments[1:]
 	}
 	switch {
-	case s.empty() && s.arrived.at >= s.segments[0].size && len(s.segments) == 1:
+	case s.empty() && s.arrived == s.last:
 		s.removeAll()
 	case s.arrived.segment != s.saved.segment || s.arrived.at-s.saved.at >= positionEvery:
 		if err := s.save(); err != nil {
@@ -468,8 +496,13 @@ func (s *spool) removeAll() {
 // save replaces the position file.
 func (s *spool) save() error {
 	name := filepath.Join(s.dir, "position")
-	text := fmt.Sprintf("%d %d\n", s.arrived.segment, s.arrived.at)
-	err := os.WriteFile(name+".new", []byte(text), 0o600)
+	text := fmt.Appendf(nil, "%d %d\n", s.arrived.segment, s.arrived.at)
+	for _, seg := range s.segments {
+		if seg.begin > 0 && seg.number != s.arrived.segment {
+			text = fmt.Appendf(text, "%d %d\n", seg.number, seg.begin)
+		}
+	}
+	err := os.WriteFile(name+".new", text, 0o600)
 	if err == nil {
 		err = os.Rename(name+".new", name)
 	}
