@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
@@ -174,7 +175,7 @@ var needs = map[string]func() bool{
 	"rsyslogd": func() bool { return installed("rsyslogd") },
 }
 
-// condition decides [root], [race], [aiosmtpd], [nginx] and [rsyslogd].
+// condition decides [root], [race], [consul], [aiosmtpd], [nginx] and [rsyslogd].
 func condition(name string) (bool, error) {
 	if have, ok := needs[name]; ok {
 		if !have() && os.Getenv("PM_TEST_ALL") != "" {
@@ -183,6 +184,9 @@ func condition(name string) (bool, error) {
 		return have(), nil
 	}
 	switch name {
+	case "consul": // takes minutes to build, so even CI may be without
+		_, err := exec.LookPath("consul")
+		return err == nil, nil
 	case "root":
 		return os.Geteuid() == 0, nil
 	case "race":
