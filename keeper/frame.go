@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"unique"
 
 	"golang.org/x/sys/unix"
 
@@ -29,6 +30,8 @@ const (
 	kindHold                      // name; with a descriptor
 	kindServing                   // it serves clients
 	kindEnd                       // it is about to end for good; exit code, whether programs stay
+	kindPlan                      // id, successor
+	kindUnplan                    // id
 	kindUpgrade                   // the keeper shall become the program of this path
 
 	// What a keeper says.
@@ -212,8 +215,15 @@ func encodeCommand(e *codec.Encoder, c *proc.Command) {
 	}
 }
 
+// decodeCommand takes a command. Programs mostly have the same environment, so
+// they share its strings.
 func decodeCommand(d *codec.Decoder) *proc.Command {
 	c := &proc.Command{Argv: d.Strings(), Env: d.Strings(), Dir: d.String()}
+	for _, list := range [][]string{c.Argv, c.Env} {
+		for i, s := range list {
+			list[i] = unique.Make(s).Value()
+		}
+	}
 	for _, n := range []**int{&c.Umask, &c.Nice, &c.OOMScoreAdj} {
 		if d.Bool() {
 			value := d.Int()
@@ -239,6 +249,27 @@ func decodeCommand(d *codec.Decoder) *proc.Command {
 		}
 	}
 	return c
+}
+
+func encodeSuccessor(e *codec.Encoder, s proc.Successor) {
+	e.String(s.ID)
+	e.Int(s.Rank)
+	encodeCommand(e, s.Command)
+	e.Time(s.After)
+	e.Uint(uint64(len(s.Ends)))
+	for _, end := range s.Ends {
+		proc.EncodeStatus(e, end)
+	}
+	e.Bool(s.Except)
+}
+
+func decodeSuccessor(d *codec.Decoder) proc.Successor {
+	s := proc.Successor{ID: d.String(), Rank: d.Int(), Command: decodeCommand(d), After: d.Time()}
+	for n := d.Uint(); n > 0 && d.Err() == nil; n-- {
+		s.Ends = append(s.Ends, proc.DecodeStatus(d))
+	}
+	s.Except = d.Bool()
+	return s
 }
 
 func encodeEvent(e *codec.Encoder, ev proc.Event) (fds []int) {

@@ -268,6 +268,24 @@ func (l *Link) Spawn(id string, rank int, prepare func() (*proc.Command, error))
 	})
 }
 
+// Plan is [proc.Keeper.Plan] with a command that prepare makes. If that fails
+// there is no successor.
+func (l *Link) Plan(id string, next proc.Successor, prepare func() (*proc.Command, error)) {
+	l.post(func() ([]byte, int) {
+		var err error
+		if next.Command, err = prepare(); err != nil {
+			return nil, -1
+		}
+		e := begin(kindPlan)
+		e.String(id)
+		encodeSuccessor(&e, next)
+		return finish(e), -1
+	})
+}
+
+// Unplan is [proc.Keeper.Unplan].
+func (l *Link) Unplan(id string) { l.about(kindUnplan, id) }
+
 // answerPatience is how long Signal waits for the keeper, which answers at once
 // unless the machine stands still.
 const answerPatience = 2 * time.Second

@@ -288,6 +288,13 @@ func (s *session) handle(k kind, d *codec.Decoder) {
 		id, rank := d.String(), d.Int()
 		command := decodeCommand(d)
 		s.Programs.Spawn(id, rank, func() (*proc.Command, error) { return command, d.Err() })
+	case kindPlan:
+		id, next := d.String(), decodeSuccessor(d)
+		if d.Err() == nil {
+			s.Programs.Plan(id, next)
+		}
+	case kindUnplan:
+		s.Programs.Unplan(d.String())
 	case kindSignal:
 		question, id, sig := d.Int(), d.String(), syscall.Signal(d.Int())
 		errno := errnoOf(s.Programs.Signal(id, sig))

@@ -313,7 +313,7 @@ func (k *Keeper) Kill(id string) {
 	if t == nil || t.pid == 0 || t.told {
 		return
 	}
-	t.killing, t.urgent = true, true
+	t.killing, t.urgent, t.next = true, true, nil
 	k.ending[t] = true
 	_ = t.signal(unix.SIGKILL)
 	killCgroup(t.cgroup)
@@ -368,7 +368,7 @@ func (k *Keeper) Terminate(id string, step int, sig syscall.Signal, exclude []st
 	if t == nil || t.pid == 0 || t.told || step <= t.step {
 		return
 	}
-	t.step = step
+	t.step, t.next = step, nil
 	k.record(recordAsked, t)
 	t.urgent = true
 	k.ending[t] = true

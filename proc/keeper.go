@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -89,6 +91,7 @@ type tree struct {
 	seen     int   // orphans at the first of those passes
 	told     bool  // Empty was told
 	released bool  // the owner needs it no more
+	next     *Successor
 	kill     killing
 	ask      *asking // a graceful stop that is under way
 }
@@ -324,7 +327,7 @@ func (k *Keeper) Release(id string) {
 	if t == nil || t.released {
 		return
 	}
-	t.released = true
+	t.released, t.next = true, nil
 	k.record(recordReleased, t)
 	if t.told || t.failure != nil {
 		k.retire(t)
@@ -401,7 +404,9 @@ func (k *Keeper) Replay() {
 		e.ClosePipes()
 	}
 	k.events = nil
-	for _, t := range k.tasks {
+	// A task comes before its successor.
+	all := slices.SortedFunc(maps.Values(k.tasks), func(a, b *tree) int { return a.started.Compare(b.started) })
+	for _, t := range all {
 		switch {
 		case t.failure != nil:
 			k.tellFailed(t)
@@ -712,6 +717,7 @@ func (k *Keeper) ended(t *tree, d death) {
 	}
 	k.record(recordExited, t)
 	k.tellExited(t)
+	k.succeed(t)
 	wake(k.passes)
 }
 

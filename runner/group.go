@@ -84,6 +84,7 @@ type Group struct {
 	killing  bool
 	orphaned bool // the tasks of an earlier group have lost their keeper
 	journal  Journal
+	planner  planner         // nil: the host cannot
 	dirty    []*instance     // whose records are outdated
 	effects  []func()        // to be done once the records are written
 	replayed map[string]bool // tasks that the host has told of, until it has told of all
@@ -111,6 +112,7 @@ func New(o Options) *Group {
 		byTask:   map[string]*instance{},
 		timers:   newTimers(),
 	}
+	g.planner, _ = o.Host.(planner)
 	if g.random == nil {
 		g.random = rand.Float64
 	}
@@ -392,6 +394,7 @@ func (g *Group) sort() {
 func (i *instance) adopt(p *Program, respawn bool) {
 	i.touch()
 	i.program, i.name = p, instanceName(p, i.index)
+	i.replan()
 	if i.removing {
 		i.removing, i.desired, i.again = false, true, true
 		return

@@ -39,6 +39,7 @@ type instance struct {
 	dirty    bool // its record is outdated
 
 	taskID    string
+	planned   string // the id of the task that the host starts when this one ends; empty: none
 	taskState task.State
 	pid       int // 0 until spawned
 	started   time.Time
@@ -72,6 +73,9 @@ func (i *instance) live() bool {
 
 // become changes the status, tells it, and lets those who wait look.
 func (i *instance) become(s task.Status, event EventType, detail string) {
+	if s != task.StatusRunning {
+		i.dropPlan()
+	}
 	i.status, i.since, i.detail = s, time.Now(), detail
 	i.tell(event, detail)
 	i.changed()
@@ -108,8 +112,10 @@ func (i *instance) turn(s task.State) {
 
 // newTask makes the task that will be launched next.
 func (i *instance) newTask() {
-	i.group.tasks++
-	i.taskID = fmt.Sprintf("%s.%s-%d", i.name, i.group.runID, i.group.tasks)
+	if i.taskID = i.planned; i.taskID == "" {
+		i.taskID = i.group.newID(i)
+	}
+	i.planned = ""
 	i.taskState = task.Staging
 	i.pid, i.started, i.dead, i.step, i.ended = 0, time.Time{}, false, 0, false
 }
@@ -200,6 +206,7 @@ func (i *instance) up() {
 	}
 	i.turn(task.Running)
 	i.become(task.StatusRunning, EventRunning, "")
+	i.plan()
 }
 
 // failed: the process could not be started.

@@ -39,6 +39,9 @@ type Program struct {
 	Stop []StopStep
 	// Exclude are names of processes that get no stop signal.
 	Exclude []string
+	// Foresee says that the next launch can be described beforehand: nothing that
+	// may change goes into it.
+	Foresee bool
 	// Command describes the launch of the instance with the given index. It may
 	// read files, and is called from another goroutine.
 	Command func(index int) (*proc.Command, error)

@@ -37,6 +37,7 @@ func (i *instance) record() []byte {
 		e.Bool(b)
 	}
 	e.String(i.taskID)
+	e.String(i.planned)
 	e.String(string(i.taskState))
 	e.Int(i.pid)
 	e.Time(i.started)
@@ -74,7 +75,7 @@ func (i *instance) load(record []byte, rebooted bool) (due time.Time, err error)
 	for _, b := range []*bool{&i.desired, &i.again, &i.removing, &i.dead, &i.ended} {
 		*b = d.Bool()
 	}
-	i.taskID, i.taskState = d.String(), task.State(d.String())
+	i.taskID, i.planned, i.taskState = d.String(), d.String(), task.State(d.String())
 	i.pid, i.started = d.Int(), d.Time()
 	for _, n := range []*int{&i.step, &i.failures, &i.crowded, &i.restarts} {
 		*n = d.Int()
@@ -182,7 +183,7 @@ func (i *instance) afterReboot() {
 		i.become(task.StatusExited, EventExited, "the machine went down")
 	}
 	desired := i.desired
-	i.status, i.again, i.detail = task.StatusStopped, false, ""
+	i.status, i.again, i.detail, i.planned = task.StatusStopped, false, "", ""
 	i.desired = desired
 	i.touch()
 	if i.removing {

@@ -46,6 +46,7 @@ func assemble(p *config.Program, environ []string) (*runner.Program, error) {
 		Oneshot: p.Type == "oneshot", Autostart: p.Autostart, StopOrphan: p.OnDaemonDeath == "stop", Restart: restartPolicy(p.Autorestart),
 		Expected: expected, StartTime: p.StartTime, StartRetries: p.StartRetries,
 		Backoff: runner.Backoff(p.Backoff),
+		Foresee: len(p.EnvFile) == 0,
 		Stop:    stop, Exclude: p.Kill.Exclude,
 		Command: func(index int) (*proc.Command, error) { return launchCommand(p, template, environ, index) },
 	}, nil

@@ -1,0 +1,94 @@
+package runner
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pm.example/proc"
+)
+
+// planningHost notes what is planned.
+type planningHost struct {
+	*fakeHost
+	mu    sync.Mutex // guards plans
+	plans []string
+}
+
+func (h *planningHost) Plan(id string, next proc.Successor, _ func() (*proc.Command, error)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.plans = append(h.plans, "plan "+id+" "+next.ID)
+}
+
+func (h *planningHost) Unplan(id string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.plans = append(h.plans, "unplan "+id)
+}
+
+func (h *planningHost) take() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	plans := h.plans
+	h.plans = nil
+	return plans
+}
+
+// A task that counts as started has a successor planned, under the id that the
+// next launch then uses; a stop and a change of the description take it back.
+func TestSuccessorIsPlanned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := newFakeHost(func(n int) life {
+			if n == 1 {
+				return life{lasts: 5 * time.Second, status: proc.Status{Code: 1}}
+			}
+			return forever
+		})
+		host := &planningHost{fakeHost: fake}
+		g := New(Options{Host: host, Tell: func(Event) {}, Capture: func(string, int, proc.Event) {}, Drop: func(string, int) {}})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() { _ = g.Run(ctx) }() // ends with ctx
+		p := &Program{
+			Name: "web", NumProcs: 1, Autostart: true, Foresee: true, StartTime: time.Second, StartRetries: 3,
+			Backoff: Backoff{Burst: 5, BurstWindow: 10 * time.Second}, Stop: []StopStep{{Signal: 15, Wait: time.Second}},
+			Command: func(int) (*proc.Command, error) { return &proc.Command{}, nil },
+		}
+		if err := g.Apply(ctx, []*Program{p}, nil); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(500 * time.Millisecond)
+		if plans := host.take(); len(plans) > 0 {
+			t.Errorf("planned before it counts as started: %q", plans)
+		}
+		time.Sleep(time.Second)
+		first := host.take()
+		if len(first) != 1 {
+			t.Fatalf("planned %q", first)
+		}
+		planned := first[0][strings.LastIndexByte(first[0], ' ')+1:]
+
+		time.Sleep(5 * time.Second) // it dies, and the successor starts
+		list, _, err := g.Snapshot(ctx, nil)
+		if err != nil || list[0].TaskID != planned {
+			t.Errorf("the task is %q, and %q was planned (%v)", list[0].TaskID, planned, err)
+		}
+		host.take()
+		changed := *p
+		changed.Restart = RestartNever
+		if err := g.Apply(ctx, []*Program{&changed}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if plans := host.take(); !slices.Equal(plans, []string{"unplan " + planned}) {
+			t.Errorf("after a change to never: %q", plans)
+		}
+		if err := g.Apply(ctx, []*Program{p}, nil); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
