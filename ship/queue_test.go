@@ -11,7 +11,7 @@ import (
 
 // A model of a lane and its receiver does everything that may happen to a queue
 // with a spool, in any order: lines arrive in the order in which they came, none
-// is lost, and none comes again that was settled.
+// is lost, and none comes again that was settled, unless the process was killed.
 func TestQueueKeepsAll(t *testing.T) {
 	for seed := range uint64(60) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { queueTrial(t, rand.New(rand.NewPCG(seed, 0))) })
@@ -24,6 +24,7 @@ func queueTrial(t *testing.T, r *rand.Rand) {
 	next, settledUpTo := 0, 0 // lines
 	seen := -1                // the last line that was taken since the connection
 	connected := false
+	killed := false // and nothing was taken since
 	type carried struct {
 		number uint64
 		last   int
@@ -43,16 +44,16 @@ func queueTrial(t *testing.T, r *rand.Rand) {
 		for line := range bytes.Lines(lines) {
 			n := -1
 			_, _ = fmt.Sscanf(string(line), "line %d ", &n)
-			if n != seen+1 {
+			if n != seen+1 && (!killed || n > seen) {
 				t.Fatalf("line %d after %d", n, seen)
 			}
-			seen = n
+			seen, killed = n, false
 		}
 		lane = append(lane, carried{number, seen})
 		return true
 	}
 	settle := func() {
-		settledUpTo = lane[0].last + 1
+		settledUpTo = max(settledUpTo, lane[0].last+1)
 		q.settle(lane[0].number)
 		lane = lane[1:]
 	}
@@ -75,6 +76,10 @@ func queueTrial(t *testing.T, r *rand.Rand) {
 			if !connected && r.IntN(2) == 0 {
 				check1(t, q.reached(false))
 			}
+		case what == 11 && q.behind && r.IntN(3) == 0: // the process is killed
+			check1(t, q.spool.lock.Close())
+			q = openQueue(t, dir)
+			connected, killed = false, true
 		case what == 11 && r.IntN(10) == 0: // the process ends, and another begins
 			giveBack()
 			connected = false
