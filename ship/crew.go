@@ -109,8 +109,22 @@ func (l *lane) missed(err error) {
 	l.crew.s.counters.failures.Add(1)
 	l.queue.mu.Lock()
 	defer l.queue.mu.Unlock()
+	if l.crew.hopeless(err) {
+		return
+	}
 	l.crew.missing(plain(err))
 	l.crew.checkDone()
+}
+
+// hopeless ends all work if trying again is of no use. The queue's mutex is held.
+func (c *crew) hopeless(err error) bool {
+	var fatal fatalError
+	if !errors.As(err, &fatal) {
+		return false
+	}
+	c.fatal = fatal.error
+	c.done()
+	return true
 }
 
 // checkDone ends the work when nothing is left of it. The queue's mutex is held.
@@ -166,6 +180,9 @@ func (l *lane) serve(ctx context.Context, s sink) error {
 			return nil
 		}
 		if err := l.carry(s, number, lines); err != nil {
+			if ctx.Err() != nil {
+				return nil // interrupted
+			}
 			return err
 		}
 	}
@@ -295,12 +312,9 @@ func (l *lane) part(s sink, err error) {
 // note tells why a connection was given up.
 func (l *lane) note(err error) {
 	c := l.crew
-	var fatal fatalError
 	switch {
 	case err == nil || errors.Is(err, io.EOF) && l.queue.finished:
-	case errors.As(err, &fatal):
-		c.fatal = fatal.error
-		c.done()
+	case c.hopeless(err):
 	default:
 		c.s.counters.failures.Add(1)
 		c.why = plain(err)

@@ -151,9 +151,9 @@ func (u *Undelivered) Error() string {
 	}
 	text := fmt.Sprintf("cannot deliver %d %s to %s", u.Lines, lines, u.To)
 	if u.Why != nil {
-		text += ": " + u.Why.Error()
+		return text + ": " + u.Why.Error()
 	}
-	return text
+	return text + ": it did not take them in time"
 }
 
 // Run brings lines to the receiver, until all are delivered after Finish, or

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"syscall"
 )
 
 // A sink is an open way to a receiver. It is used by one lane.
@@ -79,7 +81,10 @@ type fileSink struct {
 
 func openFile(path string) (*fileSink, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o666)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.EROFS):
+		return nil, fatalError{fmt.Errorf("cannot write to file %s: %w", path, errors.Unwrap(err))}
+	case err != nil:
 		return nil, err
 	}
 	return &fileSink{f: f}, nil

@@ -1,11 +1,13 @@
 package ship
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"iter"
 	"os"
 	"path/filepath"
@@ -155,30 +157,43 @@ func (s *spool) loadPosition() (arrived place, begins map[uint64]int64) {
 }
 
 // cut removes a record from the end of the last segment that its writer did not
-// finish.
+// finish. What stands behind a damaged record cannot be told from what is torn.
 func (s *spool) cut() error {
 	if len(s.segments) == 0 {
 		return nil
 	}
 	last := &s.segments[len(s.segments)-1]
-	data, err := os.ReadFile(s.path(last.number))
+	f, err := os.OpenFile(s.path(last.number), os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
-	good := 0
-	for {
-		_, size := parseRecord(data[good:])
-		if size == 0 {
-			break
+	good := wholeRecords(bufio.NewReaderSize(f, minSegment), last.size)
+	if good < last.size {
+		last.size = good
+		err = f.Truncate(good)
+	}
+	return errors.Join(err, f.Close())
+}
+
+// wholeRecords returns how many bytes of r, of so many, are records that are
+// whole and right.
+func wholeRecords(r io.Reader, size int64) (good int64) {
+	var record []byte
+	for size-good >= recordHeader {
+		record = slices.Grow(record[:0], recordHeader)[:recordHeader]
+		_, err := io.ReadFull(r, record)
+		content := int64(binary.LittleEndian.Uint32(record))
+		if err != nil || content > size-good-recordHeader {
+			return good
 		}
-		good += size
+		record = slices.Grow(record, int(content))[:recordHeader+content]
+		_, err = io.ReadFull(r, record[recordHeader:])
+		if _, n := parseRecord(record); err != nil || n == 0 {
+			return good
+		}
+		good += int64(len(record))
 	}
-	// What stands behind a damaged record cannot be told from what is torn.
-	if good < len(data) {
-		last.size = int64(good)
-		return os.Truncate(s.path(last.number), last.size)
-	}
-	return nil
+	return good
 }
 
 // parseRecord returns the first record's content and its size as a whole; 0 if
@@ -302,26 +317,36 @@ func (s *spool) prepend(chunks iter.Seq2[[]byte, bool]) error {
 	if len(s.segments) > 0 {
 		number = s.segments[0].number - 1
 	}
-	var data []byte
-	written := place{}
-	for lines, sent := range chunks {
-		data = appendRecord(data, lines)
-		if sent {
-			written = place{segment: number, at: int64(len(data))}
-		}
-	}
-	if len(data) == 0 {
-		return nil
-	}
-	if err := os.WriteFile(s.path(number), data, 0o600); err != nil {
+	size, written, err := s.writeSegment(number, chunks)
+	if size == 0 || err != nil {
 		_ = os.Remove(s.path(number))
-		return fmt.Errorf("cannot write to the spool: %w", err)
+		return err
 	}
 	s.forget()
-	s.segments = slices.Insert(s.segments, 0, segment{number: number, size: int64(len(data))})
+	s.segments = slices.Insert(s.segments, 0, segment{number: number, size: size})
 	s.arrived, s.written = place{segment: number}, written
 	s.seek(s.arrived)
 	return s.save()
+}
+
+// writeSegment makes a segment of chunks, and tells where those end that were
+// written to a receiver.
+func (s *spool) writeSegment(number uint64, chunks iter.Seq2[[]byte, bool]) (size int64, written place, err error) {
+	f, err := os.OpenFile(s.path(number), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return 0, place{}, fmt.Errorf("cannot write to the spool: %w", err)
+	}
+	for lines, sent := range chunks {
+		s.record = appendRecord(s.record[:0], lines)
+		if _, err = f.Write(s.record); err != nil {
+			err = fmt.Errorf("cannot write to the spool: %w", err)
+			break
+		}
+		if size += int64(len(s.record)); sent {
+			written = place{segment: number, at: size}
+		}
+	}
+	return size, written, errors.Join(err, f.Close())
 }
 
 // forget removes what has been read.
