@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -181,8 +182,17 @@ func (in *scrapeInputs) stop() {
 	in.deadline(time.Now().Add(breath))
 }
 
-// deadline is for inputs that can be interrupted; others, such as terminals, go
-// on until the process ends.
+// endless reports whether one of the inputs, such as a terminal, can neither be
+// interrupted nor be expected to end.
+func (in *scrapeInputs) endless() bool {
+	return slices.ContainsFunc(in.files, func(f *os.File) bool {
+		info, err := f.Stat()
+		return err == nil && !info.Mode().IsRegular() && f.SetReadDeadline(time.Time{}) != nil
+	})
+}
+
+// deadline is for inputs that can be interrupted; others go on until they or
+// the process end.
 func (in *scrapeInputs) deadline(t time.Time) {
 	for _, f := range in.files {
 		_ = f.SetReadDeadline(t)

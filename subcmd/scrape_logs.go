@@ -223,9 +223,13 @@ func (s *scraping) await(cancel func(), shipped, read <-chan error) error {
 				go s.counters() // returns at once, or when a write no longer waits
 				continue
 			}
-			if stops++; stops > 1 {
+			switch stops++; {
+			case stops > 1:
 				cancel()
-			} else if sig == syscall.SIGTERM {
+			case s.inputs.endless():
+				s.pipeline.finish()
+				late = time.After(s.linger)
+			case sig == syscall.SIGTERM:
 				s.inputs.stop()
 				late = time.After(s.linger)
 			}
