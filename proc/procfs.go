@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -74,6 +75,14 @@ func parseStat(data []byte) (stat, error) {
 		return stat{}, fmt.Errorf("%w: %v", errStat, err)
 	}
 	return stat{pid: pid, comm: string(data[open+1 : end]), state: fields[0][0], parent: parent, start: start}, nil
+}
+
+// bootTicks is the time of this moment as in stat.start.
+func bootTicks() uint64 {
+	const hertz = 100 // USER_HZ, the same on every architecture that pm is built for
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) // cannot fail with a clock that exists
+	return uint64(now.Nano()) / (uint64(time.Second) / hertz)
 }
 
 // children returns the children of all threads of a process, from the kernel's

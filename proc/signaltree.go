@@ -149,7 +149,7 @@ func (h *hunt) close() {
 
 func (h *hunt) addRoots(roots []int) (missing []int) {
 	for _, pid := range roots {
-		if h.add(pid, 0) == nil && h.known[pid] == nil {
+		if h.add(pid, 0, anybody) == nil && h.known[pid] == nil {
 			missing = append(missing, pid)
 		}
 	}
@@ -158,7 +158,9 @@ func (h *hunt) addRoots(roots []int) (missing []int) {
 }
 
 // add makes a process a member. It returns nil if it is none, or is one already.
-func (h *hunt) add(pid, depth int) *quarry {
+// whose says of the process, once it is held, whether it is what was looked for:
+// its pid may have passed to a stranger meanwhile.
+func (h *hunt) add(pid, depth int, whose func(stat) bool) *quarry {
 	if q := h.known[pid]; q != nil && !q.reused() || pid == os.Getpid() {
 		return nil
 	}
@@ -167,7 +169,7 @@ func (h *hunt) add(pid, depth int) *quarry {
 		return nil
 	}
 	st, err := readStat(pid) // after the pidfd is open: this is the process it holds
-	if err != nil || st.state == 'Z' && depth > 0 {
+	if err != nil || !whose(st) || st.state == 'Z' && depth > 0 {
 		_ = unix.Close(fd)
 		return nil
 	}
@@ -179,6 +181,9 @@ func (h *hunt) add(pid, depth int) *quarry {
 	h.order = append(h.order, q)
 	return q
 }
+
+// anybody is for roots: who they are, the user says.
+func anybody(stat) bool { return true }
 
 // reused reports whether the pid now belongs to another process.
 func (q *quarry) reused() bool {
@@ -212,11 +217,19 @@ func (h *hunt) look() int {
 	before := len(h.order)
 	for n := 0; n < len(h.order); n++ {
 		q := h.order[n]
+		now := bootTicks()
 		for _, child := range children(q.PID) {
-			h.add(child, q.Depth+1)
+			h.add(child, q.Depth+1, func(st stat) bool { return q.begot(st, now) })
 		}
 	}
 	return len(h.order) - before
+}
+
+// begot reports whether a process that was among the children of q at the time
+// listed is the one that st tells of. If q is not its parent any more, it has
+// been handed on since; then it must have been there before it was listed.
+func (q *quarry) begot(st stat, listed uint64) bool {
+	return !q.reused() && (st.parent == q.PID || st.start < listed)
 }
 
 // sweep reads every process of the machine once, and adds those that are
@@ -228,32 +241,45 @@ func (h *hunt) sweep() int {
 		if h.known[pid] != nil {
 			return
 		}
-		if len(h.tags) > 0 {
-			if tag, err := readTag(pid); err == nil && h.tags[tag] {
-				h.add(pid, 1)
-				return
-			}
+		if len(h.tags) > 0 && h.carries(pid) {
+			h.add(pid, 1, func(stat) bool { return h.carries(pid) })
+			return
 		}
-		sid, err := unix.Getsid(pid)
-		if err == nil && sid != pid {
-			if leader := h.known[sid]; leader != nil {
-				h.add(pid, leader.Depth+1)
-				return
-			}
+		if sid, err := unix.Getsid(pid); err == nil && h.holds(sid) {
+			h.add(pid, h.known[sid].Depth+1, func(stat) bool { return h.inSession(pid, sid) })
+			return
 		}
-		if st, err := readStat(pid); err == nil && st.state != 'Z' {
-			if parent := h.known[st.parent]; parent != nil {
-				h.add(pid, parent.Depth+1)
-			}
+		if st, err := readStat(pid); err == nil && st.state != 'Z' && h.holds(st.parent) {
+			parent := h.known[st.parent]
+			h.add(pid, parent.Depth+1, func(now stat) bool { return now.parent == parent.PID && !parent.reused() })
 		}
 	})
 	return len(h.order) - before
+}
+
+// holds reports whether a pid is still that of a member, living or dead. The
+// number of a dead one stays taken while its session has anybody in it.
+func (h *hunt) holds(pid int) bool { return h.known[pid] != nil && !h.known[pid].reused() }
+
+// carries reports whether a process has a tag that only members carry.
+func (h *hunt) carries(pid int) bool {
+	tag, err := readTag(pid)
+	return err == nil && h.tags[tag]
+}
+
+// inSession reports whether a process is in the session that a member leads.
+func (h *hunt) inSession(pid, leader int) bool {
+	sid, err := unix.Getsid(pid)
+	return err == nil && sid == leader && h.holds(leader)
 }
 
 // signalAll signals every member once. It ends when a look and a sweep of the
 // whole machine have found nobody new.
 func (h *hunt) signalAll() {
 	const rounds = 100 // a tree that still grows after these is left to the killing
+	if h.options.Signal == unix.SIGKILL && !h.options.DryRun {
+		h.freeze(true) // or what is killed last leaves children that nobody knows
+	}
 	for range rounds {
 		h.look()
 		h.signalNew()
@@ -277,6 +303,8 @@ func (h *hunt) signalNew() {
 			q.Outcome = Excluded
 		case h.options.DryRun:
 			q.Outcome = Signalled
+		case q.State == 'Z':
+			q.Outcome = Gone
 		default:
 			q.send(h.options.Signal, Signalled)
 			h.wake(q)
@@ -348,8 +376,8 @@ func (q *quarry) awaitEnd(ctx context.Context, deadline time.Time) bool {
 // nothing is left or ctx ends. Everything is stopped before it is killed: a
 // stopped process neither forks nor exits, so nothing is born unseen.
 func (h *hunt) killAll(ctx context.Context) {
-	for pause := time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
-		fresh := h.freeze()
+	for pause := time.Millisecond; ctx.Err() == nil; pause = min(2*pause, 200*time.Millisecond) {
+		fresh := h.freeze(false)
 		living := h.living()
 		if len(living) == 0 && fresh == 0 {
 			return
@@ -358,23 +386,27 @@ func (h *hunt) killAll(ctx context.Context) {
 			q.send(unix.SIGKILL, Killed)
 			q.killed = true
 		}
+		deadline := time.Now().Add(pause)
 		for _, q := range living {
-			if q.Outcome == Killed {
-				q.awaitEnd(ctx, time.Now().Add(pause))
+			if q.Outcome == Killed { // also after ctx has ended: what was killed is not called left
+				q.awaitEnd(context.WithoutCancel(ctx), deadline)
 			}
 		}
-		if ctx.Err() != nil || h.onlyRefused() {
+		if h.onlyRefused() {
 			return
 		}
 	}
 }
 
-// freeze stops all members until looks find nobody new, and returns how many
-// were new.
-func (h *hunt) freeze() (fresh int) {
+// freeze stops all members, but perhaps those to be spared, until looks find
+// nobody new, and returns how many were new.
+func (h *hunt) freeze(spare bool) (fresh int) {
 	const rounds = 1000
 	for range rounds {
 		for _, q := range h.living() {
+			if spare && h.excludes(q) {
+				continue
+			}
 			_ = unix.PidfdSendSignal(q.fd, unix.SIGSTOP, nil, 0)
 		}
 		n := h.look()

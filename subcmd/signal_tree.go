@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"syscall"
@@ -48,7 +49,7 @@ Exit status: 0 done, and with --grace nothing is left; 1 something is left;
 			&cli.StringFlag{Name: "signal", Aliases: []string{"s"}, Value: "TERM", Destination: &o.signal, Usage: "send `SIG`, a name or a number"},
 			&cli.StringSliceFlag{Name: "exclude", Aliases: []string{"x"}, Destination: &o.exclude, Usage: "spare processes called `NAME` (in any case; repeatable, or a,b), but not their children"},
 			&cli.DurationFlag{Name: "grace", Destination: &o.grace, Usage: "wait `TIME` for the trees to end, then kill what is left"},
-			&cli.DurationFlag{Name: "timeout", Destination: &o.timeout, Usage: "give up after `TIME`, whatever is left (default: never)"},
+			&cli.DurationFlag{Name: "timeout", Destination: &o.timeout, Usage: "with --grace, give up after `TIME`, whatever is left (default: never)"},
 			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Destination: &o.dryRun, Usage: "only print the trees"},
 			&cli.BoolFlag{Name: "force", Destination: &o.force, Usage: "also act on pid 1 and on ancestors of pm itself"},
 			&cli.BoolFlag{Name: "json", Destination: &o.json, Usage: "print a JSON document"},
@@ -112,6 +113,7 @@ func splitNames(values []string) (names []string) {
 // treeDocument is the --json form.
 type treeDocument struct {
 	Schema    int          `json:"schema"`
+	DryRun    bool         `json:"dry_run,omitempty"` // the outcomes are what would be
 	Processes []treeMember `json:"processes"`
 	Left      int          `json:"left"`
 }
@@ -127,21 +129,51 @@ type treeMember struct {
 
 func printTree(e *env, o signalTreeOptions, report proc.TreeReport) error {
 	if o.json {
-		doc := treeDocument{Schema: socket.Schema, Left: report.Left, Processes: []treeMember{}}
+		doc := treeDocument{Schema: socket.Schema, DryRun: o.dryRun, Left: report.Left, Processes: []treeMember{}}
 		for _, m := range report.Members {
 			doc.Processes = append(doc.Processes, wireMember(m))
 		}
 		return json.NewEncoder(e.stdout).Encode(doc)
 	}
 	if o.dryRun {
-		for _, m := range report.Members {
-			note := ""
-			if m.Outcome == proc.Excluded {
-				note = " (excluded)"
-			}
-			if _, err := fmt.Fprintf(e.stdout, "%s%d %s%s\n", strings.Repeat("  ", m.Depth), m.PID, printable(m.Name), note); err != nil {
-				return err
-			}
+		return printBranch(e.stdout, "", branches(report.Members), 0)
+	}
+	return nil
+}
+
+// branches maps each pid to the members that are its children, and 0 to those
+// below no other: the roots, and whoever has lost its parent.
+func branches(members []proc.Member) map[int][]proc.Member {
+	known := map[int]bool{}
+	for _, m := range members {
+		known[m.PID] = true
+	}
+	below := map[int][]proc.Member{}
+	for _, m := range members {
+		parent := m.Parent
+		if m.Depth == 0 || !known[parent] {
+			parent = 0
+		}
+		below[parent] = append(below[parent], m)
+	}
+	return below
+}
+
+// printBranch prints the members below parent, and takes them from the map: a
+// pid that was used twice would make a circle of it.
+func printBranch(w io.Writer, indent string, below map[int][]proc.Member, parent int) error {
+	members := below[parent]
+	delete(below, parent)
+	for _, m := range members {
+		note := ""
+		if m.Outcome == proc.Excluded {
+			note = " (excluded)"
+		}
+		if _, err := fmt.Fprintf(w, "%s%d %s%s\n", indent, m.PID, printable(m.Name), note); err != nil {
+			return err
+		}
+		if err := printBranch(w, indent+"  ", below, m.PID); err != nil {
+			return err
 		}
 	}
 	return nil
