@@ -74,12 +74,10 @@ func (k *Keeper) resume(t *known, members []int) {
 		t.killing = t.released
 		t.urgent = true
 	}
-	if !t.told && t.failure == nil && (t.dead || t.killing) {
-		k.ending[&t.tree] = true
-	}
 	if t.dead && t.left == 0 {
 		t.left = len(members)
 	}
+	k.review(&t.tree)
 }
 
 // isLeader reports whether the leader of t is a child of this process. Nobody
@@ -116,7 +114,6 @@ func (k *Keeper) adopt(t *tree) {
 // deadBefore notes a leader that has ended while no keeper lived.
 func (k *Keeper) deadBefore(t *tree) {
 	t.dead, t.end = true, unseen()
-	k.ending[t] = true
 	k.record(recordExited, t)
 }
 

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,7 +38,12 @@ type cgroups struct {
 	made  uint64     // for their names
 	spare []string   // nobody has used them
 	spent []string   // of tasks that are gone, to be removed
+	since time.Time  // when the first of these came
 }
+
+// sweepAfter is how long cgroups that are done with lie about. Removing one takes
+// a lock that starting a process takes too.
+const sweepAfter = 25 * time.Millisecond
 
 // newCgroups finds out where cgroups can be made, inside pm's own. With none to
 // be made ahead, there will be few, and they lie there by themselves.
@@ -161,7 +167,20 @@ func (c *cgroups) provide() bool {
 func (c *cgroups) drop(path string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if len(c.spent) == 0 {
+		c.since = time.Now()
+	}
 	c.spent = append(c.spent, path)
+}
+
+// sweepDue returns how long to wait before a sweep.
+func (c *cgroups) sweepDue() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.spent) == 0 {
+		return 0
+	}
+	return time.Until(c.since.Add(sweepAfter))
 }
 
 // sweep removes the cgroups that are done with.

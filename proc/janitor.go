@@ -19,10 +19,14 @@ import (
 // and no orphan of it has ended since the first of them began. One pass is fooled
 // by a process that forks behind its back and ends before it is reached; but such
 // a process ends as a child of pm, or under a parent that the pass does find.
+// Where the tree has a cgroup, and that is empty, one pass is enough: it looks for
+// somebody who has left the cgroup, which takes privilege.
 
 // Pauses of the janitor.
 const (
 	calm      = 100 * time.Millisecond // before looking after a task that nobody waits for
+	swarm     = 50 * time.Millisecond  // longest wait for leaders to end, before a pass
+	stillness = 2 * time.Millisecond   // without such a death the swarm is over
 	retryMin  = time.Millisecond       // between passes that kill
 	retryMax  = 250 * time.Millisecond
 	lingering = time.Second // between looks at a tree that is left to end by itself
@@ -54,7 +58,16 @@ func (k *Keeper) janitor(ctx context.Context) {
 		case <-timer.C:
 		}
 		wanted, urgent := k.wanted()
-		if wanted && !urgent {
+		if !wanted {
+			if wait := k.cgroups.sweepDue(); wait > 0 {
+				timer.Reset(wait)
+			} else {
+				k.cgroups.sweep()
+			}
+			due = time.Time{}
+			continue
+		}
+		if !urgent {
 			if due.IsZero() {
 				due = time.Now().Add(calm)
 			}
@@ -64,16 +77,7 @@ func (k *Keeper) janitor(ctx context.Context) {
 			}
 		}
 		due = time.Time{}
-		if !wanted {
-			k.cgroups.sweep()
-			continue
-		}
-		// Deaths come in swarms; passes that follow each other at once would take
-		// the processor from them.
-		if wait := time.Until(earliest); wait > 0 && k.dying() {
-			timer.Reset(wait)
-			continue
-		}
+		k.lull(ctx, earliest)
 		begin := time.Now()
 		next := k.pass()
 		earliest = time.Now().Add(min(2*time.Since(begin), retryMax))
@@ -83,33 +87,83 @@ func (k *Keeper) janitor(ctx context.Context) {
 	}
 }
 
-// dying reports whether a leader that was asked to end still lives.
-func (k *Keeper) dying() bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for t := range k.ending {
-		if t.urgent && !t.dead {
-			return true
+// needs is what trees want of the janitor: of one tree 0 or 1 each, or the sum.
+type needs struct {
+	pass   int
+	urgent int // a pass for which somebody waits
+	dying  int // the leader was asked to end, and still lives
+}
+
+func (t *tree) needs() (n needs) {
+	if t.pid == 0 || t.told {
+		return n
+	}
+	if t.dead || t.killing || t.ask != nil && !t.ask.done {
+		n.pass = 1
+	}
+	if t.urgent {
+		n.urgent = n.pass
+	}
+	if t.urgent && !t.dead {
+		n.dying = 1
+	}
+	return n
+}
+
+// review brings the sum of all needs, and the set of trees that have any, up to
+// date with a change of t. The caller holds k.mu.
+func (k *Keeper) review(t *tree) {
+	now := t.needs()
+	if now == (needs{}) {
+		delete(k.ending, t)
+	} else {
+		k.ending[t] = true
+	}
+	k.needs.pass += now.pass - t.counted.pass
+	k.needs.urgent += now.urgent - t.counted.urgent
+	k.needs.dying += now.dying - t.counted.dying
+	t.counted = now
+	if k.needs.dying == 0 {
+		wake(k.still)
+	}
+}
+
+// lull waits while leaders that were asked to end do so one after the other: such
+// deaths come in swarms, and a pass would take the processor from them, only to
+// find out that another is needed. Before earliest it waits for those that take
+// their time, too.
+func (k *Keeper) lull(ctx context.Context, earliest time.Time) {
+	for end := time.Now().Add(swarm); ; {
+		before := k.dying()
+		if before == 0 {
+			return
+		}
+		timer := time.NewTimer(stillness)
+		select {
+		case <-ctx.Done():
+		case <-k.still:
+		case <-timer.C:
+		}
+		timer.Stop()
+		now := time.Now()
+		if ctx.Err() != nil || now.After(earliest) && (now.After(end) || k.dying() == before) {
+			return
 		}
 	}
-	return false
+}
+
+// dying counts the leaders that were asked to end, and still live.
+func (k *Keeper) dying() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.needs.dying
 }
 
 // wanted reports whether any tree needs a pass, and whether somebody waits.
 func (k *Keeper) wanted() (wanted, urgent bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for t := range k.ending {
-		if t.needsPass() {
-			wanted = true
-			urgent = urgent || t.urgent
-		}
-	}
-	return wanted, urgent
-}
-
-func (t *tree) needsPass() bool {
-	return t.pid != 0 && !t.told && (t.dead || t.killing || t.ask != nil && !t.ask.done)
+	return k.needs.pass > 0, k.needs.urgent > 0
 }
 
 // pass looks at every process of the machine once. It returns when to look
@@ -140,7 +194,7 @@ func (k *Keeper) due() map[*tree]int {
 	defer k.mu.Unlock()
 	due := map[*tree]int{}
 	for t := range k.ending {
-		if t.needsPass() {
+		if t.counted.pass > 0 {
 			due[t] = t.orphans
 		}
 	}
@@ -201,11 +255,14 @@ func (k *Keeper) tend(t *tree, pids []int, allEmpty bool, orphans int) time.Dura
 	return lingering
 }
 
-// clean counts a pass that found nothing, and tells when it is enough: two such
-// passes, and an empty cgroup. It reports whether the end was told.
+// clean counts a pass that found nothing, and tells when it is enough. It reports
+// whether the end was told.
 func (k *Keeper) clean(t *tree, allEmpty bool, orphans int) bool {
 	enough := 2
-	if t.adopted && t.cgroup == "" {
+	switch {
+	case t.cgroup != "" && !t.adopted:
+		enough = 1 // nobody is in its cgroup either
+	case t.adopted && t.cgroup == "":
 		enough = 4 // its orphans are somebody else's children: none is counted
 	}
 	if t.clean == 0 || t.seen != orphans {
@@ -225,7 +282,7 @@ func (k *Keeper) clean(t *tree, allEmpty bool, orphans int) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	t.told = true
-	delete(k.ending, t)
+	k.review(t)
 	k.record(recordEmpty, t)
 	if t.released {
 		k.retire(t)
@@ -314,7 +371,7 @@ func (k *Keeper) Kill(id string) {
 		return
 	}
 	t.killing, t.urgent, t.next = true, true, nil
-	k.ending[t] = true
+	k.review(t)
 	_ = t.signal(unix.SIGKILL)
 	killCgroup(t.cgroup)
 	wake(k.passes)
@@ -371,16 +428,26 @@ func (k *Keeper) Terminate(id string, step int, sig syscall.Signal, exclude []st
 	t.step, t.next = step, nil
 	k.record(recordAsked, t)
 	t.urgent = true
-	k.ending[t] = true
 	t.ask = &asking{signal: sig, exclude: exclude, asked: map[int]bool{}}
+	k.review(t)
 	if !t.dead { // the leader is everybody's parent, and mostly all there is
 		t.ask.asked[t.pid] = true
 		if !excluded(t.pid, exclude) {
 			_ = t.signal(sig)
-			_ = t.signal(unix.SIGCONT)
+			k.wakeUp(t)
 		}
 	}
 	wake(k.passes)
+}
+
+// wakeUp lets the leader go on if it is stopped. That it is not is cheap to see
+// of a child, unless its stops are collected like deaths. The caller holds k.mu.
+func (k *Keeper) wakeUp(t *tree) {
+	var info unix.Siginfo
+	err := unix.Waitid(unix.P_PID, t.pid, &info, unix.WSTOPPED|unix.WNOHANG|unix.WNOWAIT, nil)
+	if k.job() || t.adopted || err != nil || info.Signo != 0 {
+		_ = t.signal(unix.SIGCONT)
+	}
 }
 
 // askTree signals those members of a tree that were not asked yet.
@@ -392,6 +459,7 @@ func (k *Keeper) askTree(t *tree, ask *asking, pids []int) time.Duration {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		ask.done = true
+		k.review(t)
 		if t.dead {
 			return lingering
 		}

@@ -38,6 +38,7 @@ type Keeper struct {
 	spawnable chan struct{} // a spawner has something to do
 	ready     chan struct{} // events wait
 	passes    chan struct{} // the janitor has something to do
+	still     chan struct{} // no leader that was asked to end lives any more
 	children  chan struct{} // there may be children
 
 	mu        sync.Mutex // guards all below
@@ -47,7 +48,8 @@ type Keeper struct {
 	tasks     map[string]*tree
 	leaders   map[int]*tree
 	tagged    map[uint64]*tree
-	ending    map[*tree]bool // dead, killed or asked to end, and not yet told to be empty
+	ending    map[*tree]bool // trees with needs
+	needs     needs          // the sum of theirs
 	unclaimed map[int]death  // ended before their spawner wrote them down
 	spawning  int            // how many requests are being carried out, all of
 	rank      int            // this rank
@@ -94,6 +96,7 @@ type tree struct {
 	next     *Successor
 	kill     killing
 	ask      *asking // a graceful stop that is under way
+	counted  needs   // as they are in Keeper.needs
 }
 
 // Process names one process.
@@ -211,6 +214,7 @@ func newKeeper(log *slog.Logger, waits int) (*Keeper, error) {
 		spawnable: make(chan struct{}, spawners),
 		ready:     make(chan struct{}, 1),
 		passes:    make(chan struct{}, 1),
+		still:     make(chan struct{}, 1),
 		children:  make(chan struct{}, 1),
 		tasks:     map[string]*tree{},
 		leaders:   map[int]*tree{},
@@ -334,7 +338,7 @@ func (k *Keeper) Release(id string) {
 		return
 	}
 	t.killing = true
-	k.ending[t] = true
+	k.review(t)
 	wake(k.passes)
 }
 
@@ -369,7 +373,6 @@ func (k *Keeper) forget(t *tree) {
 		wake(k.passes)
 	}
 	delete(k.tasks, t.id)
-	delete(k.ending, t)
 	if k.tagged[t.tag] == t {
 		delete(k.tagged, t.tag)
 	}
@@ -541,6 +544,7 @@ func (k *Keeper) start(s *slots, req request) {
 	t.pid, t.started = out.pid, out.start
 	t.pipes = [2]int{out.stdout, out.stderr}
 	k.leaders[out.pid] = t
+	k.review(t)
 	k.record(recordSpawned, t)
 	k.tellSpawned(t)
 	if d, ended := k.unclaimed[out.pid]; ended {
@@ -708,7 +712,7 @@ func (k *Keeper) reaped(pid int, d death) {
 // ended notes the end of a task's leader. The caller holds k.mu.
 func (k *Keeper) ended(t *tree, d death) {
 	t.dead = true
-	k.ending[t] = true
+	k.review(t)
 	t.closeFD()
 	delete(k.leaders, t.pid)
 	t.end = d
