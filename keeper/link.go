@@ -52,7 +52,7 @@ type Hello struct {
 }
 
 // Attach takes over the file of a connection to the keeper, and waits for its
-// hello.
+// hello. The error is [ErrGone] if the keeper has died.
 func Attach(file *os.File) (*Link, error) {
 	w, err := newWire(file)
 	if err != nil {
@@ -64,9 +64,13 @@ func Attach(file *os.File) (*Link, error) {
 		signals: make(chan syscall.Signal, 64), questions: map[int]chan syscall.Errno{},
 	}
 	k, d, err := w.receive()
-	if err != nil || k != kindHello {
+	if err != nil {
 		w.close()
-		return nil, fmt.Errorf("the keeper does not say hello: %v", err)
+		return nil, fmt.Errorf("%w: %v", ErrGone, err)
+	}
+	if k != kindHello {
+		w.close()
+		return nil, fmt.Errorf("the keeper does not say hello, but something of kind %d", k)
 	}
 	l.hello = Hello{
 		StateDir: d.String(), Previous: d.String(), Orphaned: d.Bool(), Upgraded: d.Bool(), Refused: d.String(),
@@ -99,7 +103,8 @@ func (l *Link) Close() {
 }
 
 // Open asks to be told of all tasks: those that the keeper has, or if it is new,
-// those in the file of records. It returns when all of them wait in Take.
+// those in the file of records. It returns when all of them wait in Take. The
+// error is [ErrGone] if the keeper has died.
 func (l *Link) Open(stateDir, records string) (warnings []string, err error) {
 	e := begin(kindOpen)
 	e.String(stateDir)
@@ -109,7 +114,7 @@ func (l *Link) Open(stateDir, records string) (warnings []string, err error) {
 		select {
 		case <-l.ready:
 		case <-l.gone:
-			return nil, errGone
+			return nil, ErrGone
 		}
 		l.mu.Lock()
 		replayed := len(l.events) > 0 && l.events[len(l.events)-1].Kind == proc.Replayed
@@ -122,7 +127,8 @@ func (l *Link) Open(stateDir, records string) (warnings []string, err error) {
 	}
 }
 
-var errGone = errors.New("the keeper of the programs is gone")
+// ErrGone is what comes of asking a keeper that has died.
+var ErrGone = errors.New("the keeper of the programs is gone")
 
 // post queues something to be sent. A nil maker ends the sender.
 func (l *Link) post(maker func() ([]byte, int)) {
@@ -310,7 +316,7 @@ func (l *Link) Signal(id string, sig syscall.Signal) error {
 		}
 		return nil
 	case <-l.gone:
-		return errGone
+		return ErrGone
 	case <-time.After(answerPatience):
 		return errors.New("the keeper of the programs does not answer")
 	}

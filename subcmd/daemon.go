@@ -109,6 +109,9 @@ func runWorker(ctx context.Context, e *env, o daemonOptions) error {
 		return usagef("%s is for pm daemon itself; unset it", workerEnv)
 	}
 	link, err := keeper.Attach(files[0])
+	if errors.Is(err, keeper.ErrGone) {
+		return replaceKeeper(slog.New(slog.NewTextHandler(e.stderr, nil)), "", nil)
+	}
 	if err != nil {
 		return err
 	}
@@ -131,7 +134,11 @@ func runWorker(ctx context.Context, e *env, o daemonOptions) error {
 	// Who reads the daemon's stderr may go away, and the daemon must not go with
 	// it: a write then fails, and that is all.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	if err := d.takeOver(e, b); err != nil {
+	err = d.takeOver(e, b)
+	if errors.Is(err, keeper.ErrGone) {
+		return replaceKeeper(d.log, b.dir, b.lock)
+	}
+	if err != nil {
 		_ = listener.Close()
 		return usageError(err)
 	}
@@ -349,7 +356,7 @@ func (d *daemon) serve(ctx context.Context, listener net.Listener, b *beginning)
 	select {
 	case <-d.quitting:
 	case <-d.link.Gone():
-		return d.replaceKeeper(b)
+		return replaceKeeper(d.log, b.dir, b.lock)
 	case <-ctx.Done():
 		d.quit(false)
 	}

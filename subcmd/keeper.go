@@ -111,12 +111,17 @@ func become(path string, i keeper.Inheritance) error {
 }
 
 // replaceKeeper makes this worker the keeper, since that has died: nobody else
-// knows of the programs. Under a service manager, which starts a new daemon
-// anyway, it only ends: that daemon adopts the programs.
-func (d *daemon) replaceKeeper(b *beginning) error {
+// knows of the programs. It leaves what the worker has got hold of so far. Under
+// a service manager, which starts a new daemon anyway, it only ends: that daemon
+// adopts the programs.
+func replaceKeeper(log *slog.Logger, stateDir string, lock *os.File) error {
 	if os.Getenv("NOTIFY_SOCKET") != "" {
 		return errors.New("the keeper was killed; the programs run on, and the next daemon adopts them")
 	}
-	d.log.Error("the keeper was killed, the worker takes its place; programs run on")
-	return become("/proc/self/exe", keeper.Inheritance{StateDir: b.dir, Held: map[string]*os.File{"lock": b.lock}, Orphaned: true})
+	log.Error("the keeper was killed, the worker takes its place; programs run on")
+	held := map[string]*os.File{}
+	if lock != nil {
+		held["lock"] = lock
+	}
+	return become("/proc/self/exe", keeper.Inheritance{StateDir: stateDir, Held: held, Orphaned: true})
 }
