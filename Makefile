@@ -3,6 +3,7 @@
 GO       ?= go
 PREFIX   ?= /usr/local
 FUZZTIME ?= 30s
+ROUNDS   ?= 1000
 TEST     ?= ./...
 TOOL     := $(GO) tool -modfile=tools.mod
 
@@ -14,7 +15,7 @@ RACE     ?= $(if $(shell command -v $(shell $(GO) env CC)),-race)
 VCS      := $(shell git status >/dev/null 2>&1 && echo auto || echo false)
 export GOFLAGS := $(GOFLAGS) -buildvcs=$(VCS)
 
-.PHONY: build test lint fmt cover fuzz bench update check install clean
+.PHONY: build test lint fmt cover fuzz chaos bench update check install clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -tags urfave_cli_no_docs -o bin/pm ./cmd/pm
@@ -48,6 +49,10 @@ fuzz:
 			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
 		done; \
 	done
+
+# Violence to a daemon, and a look after each round at what it makes of it.
+chaos:
+	$(GO) test -count 1 -timeout 3h ./cmd/pm -run '^TestChaos$$' -v -chaos-rounds $(ROUNDS)
 
 bench: build
 	$(GO) test -run '^$$' -bench . -benchmem ./...

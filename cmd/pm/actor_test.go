@@ -50,6 +50,9 @@ import (
 //	clearenv           goes on without any environment
 //
 //	listen=ADDR        serves HTTP at a host:port or a socket's path, answering "here"
+//
+//	witness            writes down what becomes of it (see witness_test.go)
+//	quit=N             ends such a witness with this code, restless at any time with any
 func actor() {
 	for n, arg := range os.Args[1:] {
 		act(arg, os.Args[n+2:])
@@ -98,6 +101,10 @@ func acts() map[string]func(value string, rest []string) error {
 		"flee":     actFlee,
 		"clearenv": actClearenv,
 		"listen":   actListen,
+
+		"witness":  actWitness,
+		"quit":     actQuit,
+		"restless": actRestless,
 
 		"fail-until":  actFailUntil,
 		"print-env":   actPrintEnv,

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -38,13 +39,23 @@ func (m tests) Run() int {
 	return m.M.Run()
 }
 
+// testerEnv names the process that a pm must not outlive, if that is not its
+// parent.
+const testerEnv = "PM_TESTER"
+
 // pm is the product. A daemon must not outlive a test that was killed, so it is
-// told to end, as a user would, once its parent is gone.
+// told to end, as a user would, once its parent is gone; or if there is a tester,
+// which may well kill its parent, once that is.
 func pm() {
+	parent := os.Getppid()
+	alive := func() bool { return os.Getppid() == parent }
+	if tester, err := strconv.Atoi(os.Getenv(testerEnv)); err == nil {
+		alive = func() bool { return living(tester) }
+	}
 	go func() { // ends with the process
-		parent, orders := os.Getppid(), 0
+		orders := 0
 		for range time.Tick(500 * time.Millisecond) {
-			if os.Getppid() == parent {
+			if alive() {
 				continue
 			}
 			_ = syscall.Kill(os.Getpid(), syscall.SIGTERM) // the second kills what does not stop
