@@ -207,7 +207,10 @@ func (g *Group) reconcile() {
 		i.touch()
 		switch {
 		case !told[i.taskID] && i.pid == 0:
-			i.neverSpawned()
+			// The launch was recorded. Whether it was asked for as well, and is under
+			// way, nobody can tell: so it is asked for again, also if it is to be
+			// stopped then. Else it might come when its successor runs.
+			i.spawn()
 		case !told[i.taskID]:
 			i.lost()
 		case i.status == task.StatusStopping:
@@ -218,16 +221,6 @@ func (g *Group) reconcile() {
 			i.restart()
 		}
 	}
-}
-
-// neverSpawned: the launch was recorded, and not asked for.
-func (i *instance) neverSpawned() {
-	if i.status == task.StatusStopping {
-		i.turn(task.Killed)
-		i.gone()
-		return
-	}
-	i.spawn()
 }
 
 // lost: the host knows nothing of a task that ran.
