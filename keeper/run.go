@@ -326,7 +326,6 @@ func (s *session) handle(k kind, d *codec.Decoder) {
 
 // serving notes that the worker serves: what it was told of the past is told.
 func (s *session) serving() {
-	s.mustGo = true
 	if s.trial != "" {
 		s.proven = true
 		return
@@ -355,6 +354,7 @@ func (s *session) begin(stateDir, records string) {
 		}
 	}
 	s.StateDir = stateDir
+	s.mustGo = true // from here on the worker may ask for programs
 	s.open = true
 	s.Programs.Replay()
 	s.tell(s.Programs.Take())
