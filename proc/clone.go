@@ -30,6 +30,7 @@ const (
 	stageClose
 	stageSession
 	stageTag
+	stageParent
 	stageLimit
 	stageNice
 	stageOOM
@@ -71,6 +72,7 @@ type image struct {
 	umask      int  // -1: inherit
 	limits     []childLimit
 	tag        unix.Rlimit // Cur 0: no tag
+	parent     uintptr     // pid of this process
 	nice       int
 	setNice    bool
 	oom        []byte // text for oom_score_adj; empty: inherit
@@ -189,6 +191,13 @@ func (im *image) vfork() (pid uintptr, errno syscall.Errno) {
 			im.failed = stageTag
 			goto fail
 		}
+	}
+	// Whoever takes over from a pm that was killed knows its children by their
+	// tags. One that had none yet when that happened must not become a program:
+	// it is started again.
+	if raw, _, _ = syscall.RawSyscall(unix.SYS_GETPPID, 0, 0, 0); raw != im.parent {
+		im.failed, errno = stageParent, unix.ESRCH
+		goto fail
 	}
 	if im.setNice {
 		if _, _, errno = syscall.RawSyscall(unix.SYS_SETPRIORITY, unix.PRIO_PROCESS, 0, uintptr(im.nice)); errno != 0 {

@@ -367,6 +367,7 @@ func newImage(c *Command, path string, tag uint64, s *slots) (*image, *SpawnErro
 		group:     c.Terminal && !c.Shared,
 		terminal:  -1,
 		tag:       unix.Rlimit{Cur: tag, Max: tag},
+		parent:    uintptr(os.Getpid()),
 	}
 	if len(c.Listen) > maxListen {
 		return nil, &SpawnError{Doing: "cannot pass descriptors", Err: fmt.Errorf("%d are too many (at most %d)", len(c.Listen), maxListen)}

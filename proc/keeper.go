@@ -33,7 +33,8 @@ type Keeper struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 
-	cgroups *cgroups // safe by itself
+	cgroups   *cgroups     // safe by itself
+	launching sync.RWMutex // held for reading while a process is started
 
 	spawnable chan struct{} // a spawner has something to do
 	ready     chan struct{} // events wait
@@ -321,6 +322,14 @@ func (k *Keeper) tell(e Event) {
 	wake(k.ready)
 }
 
+// Hold waits until no process is being started, and lets none be until release
+// is called. Across an execve(2) nothing may be half started: nobody would know
+// of it.
+func (k *Keeper) Hold() (release func()) {
+	k.launching.Lock()
+	return k.launching.Unlock
+}
+
 // Release says that the owner of a task that has exited or failed is done with
 // it: the keeper kills whatever may still be found of its tree, and forgets the
 // task.
@@ -515,6 +524,8 @@ func (k *Keeper) nextRequest() (request, bool) {
 
 // start carries out one request.
 func (k *Keeper) start(s *slots, req request) {
+	k.launching.RLock()
+	defer k.launching.RUnlock()
 	command, err := req.prepare()
 	tag, cgroup := k.takeTag(req.id)
 	var (

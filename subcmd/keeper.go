@@ -49,7 +49,9 @@ func runKeeper(ctx context.Context, e *env) error {
 	}
 	outcome, err := keeper.Run(ctx, options)
 	for err == nil && outcome.Upgrade != "" {
+		release := programs.Hold()
 		failure := become(outcome.Upgrade, outcome.Inheritance)
+		release()
 		options.Inheritance = outcome.Inheritance
 		options = options.Failed(failure)
 		outcome, err = keeper.Run(ctx, options)
