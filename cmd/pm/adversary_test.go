@@ -379,13 +379,14 @@ type daemon struct {
 func (a *arena) daemon() *daemon {
 	a.Helper()
 	d := &daemon{arena: a, foes: []*foe{a.foe(), a.foe()}}
-	text := "[programs.bystander]\ncmd = \"actor\"\nstarttime = 0\n"
+	var text strings.Builder
+	text.WriteString("[programs.bystander]\ncmd = \"actor\"\nstarttime = 0\n")
 	for n, f := range d.foes {
-		text += fmt.Sprintf("[programs.foe%d]\ncmd = %s\nstarttime = 0\nstoptime = 0.05\nlimits.locks = %d\nautostart = false\n",
+		fmt.Fprintf(&text, "[programs.foe%d]\ncmd = %s\nstarttime = 0\nstoptime = 0.05\nlimits.locks = %d\nautostart = false\n",
 			n, strings.ReplaceAll(fmt.Sprintf("%q", f.words()), `" "`, `", "`), f.mark)
 	}
 	config := filepath.Join(a.dir, "pm.toml")
-	a.check(os.WriteFile(config, []byte(text), 0o644))
+	a.check(os.WriteFile(config, []byte(text.String()), 0o644))
 	d.cmd = a.pm("daemon", "-c", config, "--log", filepath.Join(a.dir, "log"))
 	d.cmd.Stderr = os.Stderr
 	a.check(d.cmd.Start())
