@@ -42,3 +42,20 @@ func parseUsage(data []byte) (Usage, error) {
 	}
 	return Usage{CPU: time.Duration(numbers[0]+numbers[1]) * ticks, Memory: numbers[2] * int64(os.Getpagesize())}, nil
 }
+
+// Ended reports whether a process holds nothing any more: it is gone, or all of
+// its threads are, and its parent has not asked for its status yet. The first
+// thread may be a zombie while others still hold files and locks.
+func Ended(pid int) bool {
+	data, err := slurp("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return true
+	}
+	fields := bytes.Fields(data[bytes.LastIndexByte(data, ')')+1:])
+	const state, threads = 3 - 3, 20 - 3 // the first after the name is the third
+	if len(fields) <= threads || !bytes.Contains([]byte("ZX"), fields[state]) {
+		return false
+	}
+	n, err := strconv.Atoi(string(fields[threads]))
+	return err == nil && n <= 1
+}

@@ -299,7 +299,7 @@ const lastSteps = 2 * time.Second
 // and has no memory.
 func awaitExit(ctx context.Context, pid int) error {
 	for deadline := time.Now().Add(lastSteps); time.Now().Before(deadline); {
-		if usage, err := proc.UsageOf(pid); err != nil || usage.Memory == 0 {
+		if proc.Ended(pid) {
 			return nil
 		}
 		if err := pause(ctx); err != nil {

@@ -538,7 +538,7 @@ func lockStateDir(dir string) (*os.File, error) {
 			Code:    socket.CodeUsage,
 		}
 	}
-	err = errors.Join(f.Truncate(0), writeAt(f, fmt.Sprintf("%d\n", os.Getpid())))
+	err = errors.Join(f.Truncate(0), writeAt(f, fmt.Sprintf("%d\n", os.Getppid())))
 	return f, err
 }
 
