@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // agent plays the part of Consul's agent that is used: it answers a question
@@ -169,5 +170,34 @@ func TestConsulFromEnv(t *testing.T) {
 		if err != nil || got != c.want {
 			t.Errorf("%v: %+v %v", c.env, got, err)
 		}
+	}
+}
+
+// One of two receivers does not read: what is kept for it does not stand in the
+// way of the other.
+func TestOneIsStuck(t *testing.T) {
+	a, address := newAgent(t)
+	good := listen(t, "tcp", "127.0.0.1:0")
+	stuck, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = stuck.Close() }()
+	a.set(http.StatusOK, good.address, stuck.Addr().String())
+	s, wait := start(t, t.Context(), "consul+tcp://logs", func(o *Options) {
+		o.Consul, o.silence = Consul{Address: address}, 200*time.Millisecond
+	})
+	<-good.came
+	const n = 20_000
+	padding := strings.Repeat("x", 1000)
+	for at := range n {
+		ship(t, s, fmt.Appendf(nil, "line %d%s\n", at, padding))
+	}
+	good.await(t, n/2)
+	_ = stuck.Close()
+	a.set(http.StatusOK, good.address)
+	s.Finish()
+	if err := wait(); err != nil {
+		t.Fatal(err)
 	}
 }

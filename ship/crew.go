@@ -248,6 +248,7 @@ func (l *lane) settle(s sink, keep int) {
 	}
 	for acked := s.acked(); l.acked < l.carried.len() && l.carried.at(l.acked).wire <= acked; l.acked++ {
 		l.kept += l.carried.at(l.acked).size
+		l.queue.keep(l.carried.at(l.acked).number)
 	}
 	for l.acked > 0 && l.kept-l.carried.at(0).size >= keep {
 		c := l.carried.pop()

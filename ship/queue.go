@@ -29,6 +29,7 @@ type chunkState byte
 const (
 	waiting chunkState = iota
 	taken              // by a lane, which will settle it or give it back
+	kept               // acknowledged; it stays as long as there is room
 	settled            // nothing has to be done for it any more
 )
 
@@ -134,7 +135,17 @@ func (q *queue) fits(size, lines int) bool {
 	if q.waitingBytes+size > q.limit || q.maxLines > 0 && q.waitingLines+lines > q.maxLines {
 		return false
 	}
+	q.makeRoom(size)
 	return q.used()+q.gap(size)+size <= len(q.ring)
+}
+
+// makeRoom forgets chunks at the front that are only kept, if the ring has no
+// room otherwise: those of a lane that had nothing to do while others had, or
+// when a line is very long.
+func (q *queue) makeRoom(size int) {
+	for q.chunks.len() > 0 && q.chunks.at(0).state == kept && q.used()+q.gap(size)+size > len(q.ring) {
+		q.settle(q.first)
+	}
 }
 
 // used is how many bytes of the ring are in use.
@@ -238,6 +249,9 @@ func (q *queue) count(c *chunk) {
 
 // settle marks a chunk as done.
 func (q *queue) settle(number uint64) {
+	if number < q.first {
+		return // there was no room for it
+	}
 	q.chunk(number).state = settled
 	for q.chunks.len() > 0 && q.chunks.at(0).state == settled {
 		c := q.chunks.pop()
@@ -251,8 +265,18 @@ func (q *queue) settle(number uint64) {
 	}
 }
 
+// keep marks a chunk as acknowledged.
+func (q *queue) keep(number uint64) {
+	if number >= q.first {
+		q.chunk(number).state = kept
+	}
+}
+
 // giveBack makes a taken chunk wait again, in its old place in the order.
 func (q *queue) giveBack(number uint64) {
+	if number < q.first {
+		return // there was no room for it
+	}
 	c := q.chunk(number)
 	c.state = waiting
 	q.waitingBytes += c.size

@@ -179,7 +179,7 @@ func TestShipsOverStreams(t *testing.T) {
 			}
 			r := listen(t, network, address)
 			s, wait := start(t, t.Context(), r.url(), nil)
-			const n = 200_000
+			const n = 50_000
 			for at := 0; at < n; at += 1000 {
 				ship(t, s, numbered(at, at+1000))
 			}
@@ -250,7 +250,7 @@ func TestReceiverDies(t *testing.T) {
 					o.Spool = t.TempDir()
 				}
 			})
-			const n, deaths = 300_000, 6
+			const n, deaths = 100_000, 4
 			go func() { // ends when all is shipped
 				for at := 0; at < n; at += 100 {
 					if s.Ship(t.Context(), numbered(at, at+100)) != nil {

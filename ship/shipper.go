@@ -42,15 +42,19 @@ type Options struct {
 	// called by several goroutines.
 	Tell func(message string)
 
-	digest time.Duration // see the constant
+	digest, silence time.Duration // see the constants
 }
 
 // Defaults are the options for a receiver.
 func Defaults(to Receiver) Options {
+	patience := silence
+	if to.Service != "" {
+		patience = serviceSilence
+	}
 	return Options{
 		To: to, Buffer: 8 << 20, Resend: 8 << 20, SpoolSize: 1 << 30,
 		Timeout: 2 * time.Second, KeepAlive: 5 * time.Second, Refresh: time.Second,
-		Tell: func(string) {}, digest: digest,
+		Tell: func(string) {}, digest: digest, silence: patience,
 	}
 }
 

@@ -41,9 +41,12 @@ func (c *countingConn) Write(p []byte) (int, error) {
 // close the connection after it was told that nothing more comes.
 const farewell = 2 * time.Second
 
-// silence is how long a receiver may take nothing at all, while there is
-// something for it, until the connection counts as broken.
-const silence = time.Minute
+// How long a receiver may take nothing at all, while there is something for it,
+// until the connection counts as broken.
+const (
+	silence        = time.Minute
+	serviceSilence = 10 * time.Second // of a service: others can take over
+)
 
 func openStream(ctx context.Context, r Receiver, o *Options, over func(error)) (sink, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
@@ -63,7 +66,7 @@ func openStream(ctx context.Context, r Receiver, o *Options, over func(error)) (
 	}
 	if r.transport() == "tcp" {
 		_ = s.raw.Control(func(fd uintptr) {
-			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(silence/time.Millisecond))
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(o.silence/time.Millisecond))
 		})
 	}
 	go s.watch(over) // ends with the connection
