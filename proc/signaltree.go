@@ -376,13 +376,15 @@ func (q *quarry) awaitEnd(ctx context.Context, deadline time.Time) bool {
 // nothing is left or ctx ends. Everything is stopped before it is killed: a
 // stopped process neither forks nor exits, so nothing is born unseen.
 func (h *hunt) killAll(ctx context.Context) {
-	for pause := time.Millisecond; ctx.Err() == nil; pause = min(2*pause, 200*time.Millisecond) {
+	for pause := time.Millisecond; !over(ctx); pause = min(2*pause, 200*time.Millisecond) {
 		fresh := h.freeze(false)
 		living := h.living()
 		if len(living) == 0 && fresh == 0 {
 			return
 		}
-		for _, q := range living {
+		// Children first: where a parent's end leaves a process group without one,
+		// the kernel wakes those of it that are stopped.
+		for _, q := range slices.Backward(living) {
 			q.send(unix.SIGKILL, Killed)
 			q.killed = true
 		}
@@ -398,17 +400,18 @@ func (h *hunt) killAll(ctx context.Context) {
 	}
 }
 
+// over reports whether ctx has ended, also in the moment before its timer says so.
+func over(ctx context.Context) bool {
+	deadline, bounded := ctx.Deadline()
+	return ctx.Err() != nil || bounded && !time.Now().Before(deadline)
+}
+
 // freeze stops all members, but perhaps those to be spared, until looks find
 // nobody new, and returns how many were new.
 func (h *hunt) freeze(spare bool) (fresh int) {
 	const rounds = 1000
 	for range rounds {
-		for _, q := range h.living() {
-			if spare && h.excludes(q) {
-				continue
-			}
-			_ = unix.PidfdSendSignal(q.fd, unix.SIGSTOP, nil, 0)
-		}
+		h.stopAll(spare)
 		n := h.look()
 		if n == 0 {
 			n = h.sweep()
@@ -419,6 +422,38 @@ func (h *hunt) freeze(spare bool) (fresh int) {
 		fresh += n
 	}
 	return fresh
+}
+
+// stopAll stops the living members, but perhaps those to be spared, and returns
+// when they are: one that was interrupted in a fork ends that first.
+func (h *hunt) stopAll(spare bool) {
+	var stopped []*quarry
+	for _, q := range h.living() {
+		if spare && h.excludes(q) {
+			continue
+		}
+		if unix.PidfdSendSignal(q.fd, unix.SIGSTOP, nil, 0) == nil {
+			stopped = append(stopped, q)
+		}
+	}
+	begin := time.Now()
+	for _, q := range stopped {
+		q.awaitStop(begin)
+	}
+}
+
+// awaitStop waits until a process that was told to stop at begin does not run any
+// more. In state D it may never stop, as when it waits for a vforked child that
+// is stopped itself.
+func (q *quarry) awaitStop(begin time.Time) {
+	patience := map[byte]time.Duration{'R': 5 * time.Second, 'S': 5 * time.Second, 'D': 200 * time.Millisecond}
+	for {
+		st, err := readStat(q.PID)
+		if err != nil || st.start != q.start || time.Since(begin) > patience[st.state] {
+			return
+		}
+		time.Sleep(100 * time.Microsecond)
+	}
 }
 
 // onlyRefused reports whether all that lives may not be signalled.
