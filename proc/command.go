@@ -170,6 +170,9 @@ func (s *slots) grow(n int) error {
 	for len(s.fds) < n {
 		// Not below maxFiles, so that filling descriptor i never overwrites a slot.
 		fd, err := unix.FcntlInt(uintptr(s.null), unix.F_DUPFD_CLOEXEC, maxFiles)
+		if err == unix.EINVAL || err == unix.EMFILE {
+			return fmt.Errorf("cannot reserve descriptors: the limit of open files is too low, or too many are open (pm needs %d; see ulimit -n)", 2*maxFiles)
+		}
 		if err != nil {
 			return fmt.Errorf("cannot reserve a descriptor: %w", err)
 		}

@@ -105,7 +105,7 @@ func execProgram(c *cli.Context, o execOptions) (*config.Program, error) {
 	for _, f := range config.Fields() {
 		if values := o.keys[f.Key]; values != nil && len(values.Value()) > 0 {
 			if err := f.SetString(program, values.Value()); err != nil {
-				return nil, usagef("--%s: %v", f.Key, err)
+				return nil, usagef("%s", flagFault(f.Key, err))
 			}
 		}
 	}
@@ -117,6 +117,15 @@ func execProgram(c *cli.Context, o execOptions) (*config.Program, error) {
 		return nil, usagef("%s", strings.Join(texts, "; "))
 	}
 	return program, nil
+}
+
+// flagFault names the flag once: most faults begin with the key.
+func flagFault(key string, err error) string {
+	text := err.Error()
+	if strings.HasPrefix(text, key+":") {
+		return "--" + text
+	}
+	return fmt.Sprintf("--%s: %s", key, text)
 }
 
 func execBase(c *cli.Context, o execOptions) (*config.Program, error) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -49,6 +50,7 @@ import (
 //	receive NETWORK LOG [ADDRESS] takes lines by tcp, tls, unix, udp or unixgram and appends them to LOG; it is $RECEIVER, at $ADDRESS
 //	! receive LOG                 ends that, as if it were killed
 //	smtpd LOG                     a mail server, at $SMTPD, that appends its mails to LOG
+//	notifyd LOG                   a service manager, at $NOTIFY_SOCKET, that appends what it is told to LOG, a line each
 //	helptext COMMAND…             prints the command's --help, without the default socket, which depends on the user
 //	slowclient PATH               asks the control socket for PATH and never reads the answer
 //	converse DIALOGUE CMD ARG…    runs it on a terminal and plays lines like: type TEXT, press C (with Ctrl), see RE, hang-up
@@ -67,6 +69,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"httpd":      cmdHTTPD,
 	"receive":    cmdReceive,
 	"smtpd":      cmdSMTPD,
+	"notifyd":    cmdNotifyd,
 	"helptext":   cmdHelptext,
 	"slowclient": cmdSlowClient,
 	"converse":   cmdConverse,
@@ -438,6 +441,28 @@ func cmdSMTPD(ts *testscript.TestScript, neg bool, args []string) {
 	port, err := bufio.NewReader(out).ReadString('\n')
 	ts.Check(err)
 	ts.Setenv("SMTPD", "127.0.0.1:"+strings.TrimSpace(port))
+}
+
+func cmdNotifyd(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 1, "notifyd LOG")
+	path := filepath.Join(filepath.Dir(ts.Getenv("PM_SOCKET")), "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	ts.Check(err)
+	log, err := os.Create(ts.MkAbs(args[0]))
+	ts.Check(err)
+	go func() { // ends when the socket is closed
+		defer func() { _ = log.Close() }()
+		buf := make([]byte, 4096)
+		for {
+			n, _, err := conn.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			_, _ = fmt.Fprintf(log, "%s\n", bytes.TrimSpace(buf[:n]))
+		}
+	}()
+	ts.Defer(func() { _ = conn.Close() })
+	ts.Setenv("NOTIFY_SOCKET", path)
 }
 
 var defaultSocket = regexp.MustCompile(`(default: \$PM_SOCKET, else )[^)\n]*`)
