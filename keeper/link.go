@@ -382,5 +382,7 @@ func (l *Link) End(code int, keep bool) {
 	l.sendFrame(finish(e))
 }
 
-// Upgrade asks the keeper to become the program at path, with a new worker.
+// Upgrade asks the keeper to become the program at path, with a new worker. The
+// keeper kills this one when it has heard; if the keeper is [Link.Gone] first, it
+// has perhaps not.
 func (l *Link) Upgrade(path string) { l.about(kindUpgrade, path) }

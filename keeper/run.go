@@ -178,7 +178,8 @@ const trimAfter = 3 * time.Second
 const trialTime = 30 * time.Second
 
 // serve tells the worker of events until it has ended. One that is on trial has
-// done its duty when it serves.
+// done its duty when it serves, and one that has asked for an upgrade, when that
+// is heard.
 func (s *session) serve(ctx context.Context, worker *proc.Attendant) proc.Status {
 	s.sayHello()
 	var late <-chan time.Time
@@ -188,7 +189,7 @@ func (s *session) serve(ctx context.Context, worker *proc.Attendant) proc.Status
 	quiet := time.NewTimer(trimAfter)
 	defer quiet.Stop()
 	for {
-		if s.trial != "" && s.proven {
+		if s.trial != "" && s.proven || s.outcome != nil && s.outcome.Upgrade != "" {
 			_ = worker.Signal(syscall.SIGKILL)
 		}
 		var events <-chan struct{}

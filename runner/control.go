@@ -127,6 +127,7 @@ func (g *Group) request(ctx context.Context, sel []Selector, act func([]*instanc
 func (g *Group) wait(ctx context.Context, w *watch) []Outcome {
 	select {
 	case <-w.done:
+		_ = g.do(context.WithoutCancel(ctx), func() {}) // so it is recorded
 	case <-g.ended:
 	case <-ctx.Done():
 		_ = g.do(context.WithoutCancel(ctx), w.giveUp)
@@ -248,12 +249,12 @@ func (g *Group) stopInOrder(list []*instance) {
 		if g.killing {
 			i.stop()
 			i.killNow()
-		} else if !i.desired {
+		} else if !i.wanted() {
 			i.stop()
 		}
 	}
 	w := g.watch(first, func(i *instance) (Outcome, bool) {
-		return Outcome{}, !i.live() || i.desired
+		return Outcome{}, !i.live() || i.wanted()
 	})
 	if len(w.pending) == 0 {
 		g.stopInOrder(rest)
@@ -383,15 +384,16 @@ func (g *Group) Scale(ctx context.Context, program string, n int) error {
 }
 
 // Shutdown stops all instances, those of the highest priority number first, and
-// returns when nothing is left of any. From then on nothing is started. A
-// second call of KillAll ends the patience.
+// returns when nothing is left of any. From then on nothing is started. What an
+// instance is meant to do stays recorded: should all be killed before the end, a
+// successor knows what ran. A second call of KillAll ends the patience.
 func (g *Group) Shutdown(ctx context.Context) error {
 	var w *watch
 	err := g.do(ctx, func() {
 		g.closing = true
 		for _, i := range g.order {
 			i.touch()
-			i.desired, i.again = false, false
+			i.again = false
 		}
 		g.stopInOrder(g.order)
 		w = g.watch(slices.Clone(g.order), func(i *instance) (Outcome, bool) { return Outcome{}, !i.live() })

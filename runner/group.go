@@ -252,11 +252,12 @@ func (g *Group) release(i *instance) {
 	g.effect(func() { g.host.Release(id) })
 }
 
-// do runs f in the goroutine of Run and waits for it.
+// do runs f in the goroutine of Run and waits until that is done and recorded:
+// what a client is told stays true.
 func (g *Group) do(ctx context.Context, f func()) error {
 	done := make(chan struct{})
 	select {
-	case g.requests <- func() { defer close(done); f() }:
+	case g.requests <- func() { f(); g.effect(func() { close(done) }) }:
 		<-done
 		return nil
 	case <-g.ended:
@@ -308,8 +309,16 @@ func (g *Group) choose(sel []Selector) (list []*instance, unknown []Selector) {
 // Apply makes the group keep these programs and no others. Instances whose
 // program is in respawn are restarted if they run; all others that stay keep
 // their processes. Instances that were stopped by hand stay stopped.
-func (g *Group) Apply(ctx context.Context, programs []*Program, respawn map[string]bool) error {
-	return g.do(ctx, func() { g.apply(programs, respawn) })
+//
+// record is called in the turn of the group that does it, to record with the
+// states of the instances from what they follow; nil: nothing is.
+func (g *Group) Apply(ctx context.Context, programs []*Program, respawn map[string]bool, record func()) error {
+	return g.do(ctx, func() {
+		if record != nil {
+			record()
+		}
+		g.apply(programs, respawn)
+	})
 }
 
 func (g *Group) apply(programs []*Program, respawn map[string]bool) {

@@ -166,7 +166,7 @@ func play(t *testing.T, behave func(n int) life, test func(b *bench), programs .
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		go func() { defer close(ended); _ = b.g.Run(ctx) }() // ends with ctx
-		if err := b.g.Apply(ctx, programs, nil); err != nil {
+		if err := b.g.Apply(ctx, programs, nil, nil); err != nil {
 			t.Fatal(err)
 		}
 		test(b)
@@ -526,7 +526,7 @@ func TestApplyTouchesOnlyWhatChanged(t *testing.T) {
 		before, _, _ := b.g.Snapshot(b.t.Context(), nil)
 		a2, c2, fresh := service("a"), service("c"), service("fresh")
 		c2.NumProcs = 3
-		if err := b.g.Apply(b.t.Context(), []*Program{a2, c2, fresh}, map[string]bool{}); err != nil {
+		if err := b.g.Apply(b.t.Context(), []*Program{a2, c2, fresh}, map[string]bool{}, nil); err != nil {
 			t.Fatal(err)
 		}
 		b.after(2 * time.Second)
@@ -543,7 +543,7 @@ func TestApplyTouchesOnlyWhatChanged(t *testing.T) {
 			t.Error("an unchanged instance has another pid")
 		}
 		pid := after[0].PID
-		_ = b.g.Apply(b.t.Context(), []*Program{service("a"), c2, fresh}, map[string]bool{"a": true, "c": true})
+		_ = b.g.Apply(b.t.Context(), []*Program{service("a"), c2, fresh}, map[string]bool{"a": true, "c": true}, nil)
 		b.after(2 * time.Second)
 		last, _, _ := b.g.Snapshot(b.t.Context(), nil)
 		if last[0].PID == pid || last[2].Status != task.StatusStopped {

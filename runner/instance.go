@@ -134,10 +134,17 @@ func (i *instance) start() {
 	}
 }
 
+// wanted reports whether the instance is to run now: in the end of the daemon
+// none is, whatever it is meant to do.
+func (i *instance) wanted() bool { return i.desired && !i.group.closing }
+
 // stop makes the instance stop; it is done when nothing of its tree is left.
 func (i *instance) stop() {
 	i.touch()
-	i.desired, i.again = false, false
+	if !i.group.closing {
+		i.desired = false
+	}
+	i.again = false
 	switch i.status {
 	case task.StatusStopped, task.StatusStopping:
 	case task.StatusStarting, task.StatusRunning:
@@ -272,7 +279,7 @@ func (i *instance) decide() {
 
 // after: a task that had started well has ended. The policy decides.
 func (i *instance) after(exit *Exit) {
-	if !i.desired || !i.program.restarts(exit.Expected) {
+	if !i.wanted() || !i.program.restarts(exit.Expected) {
 		i.become(task.StatusExited, EventExited, exit.String())
 		i.dropIfRemoved()
 		return
@@ -386,7 +393,7 @@ func (i *instance) kill() {
 func (i *instance) empty() {
 	i.group.timers.clear(i)
 	i.group.release(i)
-	if i.ended && i.desired && !i.again {
+	if i.ended && i.wanted() && !i.again {
 		i.decide()
 		return
 	}
@@ -451,7 +458,7 @@ func (i *instance) expired() {
 	case task.StatusStarting:
 		i.up()
 	case task.StatusBackoff:
-		if !i.desired { // it waits for its turn in an orderly stop
+		if !i.wanted() { // it waits for its turn in an orderly stop
 			i.stop()
 			return
 		}
@@ -473,9 +480,9 @@ func (i *instance) dropIfRemoved() {
 func (i *instance) ok() bool {
 	switch i.status {
 	case task.StatusRunning:
-		return i.desired
+		return i.wanted()
 	case task.StatusStopped:
-		return !i.desired
+		return !i.wanted()
 	case task.StatusExited:
 		return i.exit != nil && i.exit.Expected
 	default:
@@ -487,7 +494,7 @@ func (i *instance) snapshot() Instance {
 	s := Instance{
 		Name: i.name, Program: i.program.Name, Group: i.program.Group, Index: i.index,
 		Status: i.status, Since: i.since, TaskID: i.taskID, TaskState: i.taskState,
-		Restarts: i.restarts, Desired: i.desired, Exit: i.exit, Detail: i.detail, OK: i.ok(),
+		Restarts: i.restarts, Desired: i.wanted(), Exit: i.exit, Detail: i.detail, OK: i.ok(),
 	}
 	if i.live() {
 		s.PID, s.Started = i.pid, i.started

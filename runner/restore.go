@@ -97,26 +97,34 @@ type Saved struct {
 	Record  []byte
 }
 
+// Past is what has happened since the records were written.
+type Past struct {
+	// Rebooted: nothing of the tasks is left. Instances that were meant to run are
+	// started, those that were stopped by hand stay stopped.
+	Rebooted bool
+	// Orphaned: the keeper of the tasks was killed. Those of some programs are
+	// stopped, and started anew.
+	Orphaned bool
+	// Closing: the end of the daemon had begun, and is to go on by
+	// [Group.Shutdown]. Without it such an end was cut short, and what it had
+	// stopped is started again.
+	Closing bool
+}
+
 // Restore makes the group go on where one that was killed had been: it is given
 // the same programs, and the records that are left. It must be called before
 // Run, in place of the first [Group.Apply]. The host then has to tell of all its
 // tasks, and after the last of them that they are Replayed.
 //
-// After a reboot nothing of the tasks is left: instances that were meant to run
-// are started, those that were stopped by hand stay stopped.
-//
-// Tasks are orphaned when their keeper was killed: those of some programs are then
-// stopped, and started anew.
-//
 // The errors are of records that cannot be used; their instances begin anew.
-func (g *Group) Restore(programs []*Program, saved []Saved, rebooted, orphaned bool) (faults []error) {
-	g.orphaned = orphaned
+func (g *Group) Restore(programs []*Program, saved []Saved, past Past) (faults []error) {
+	g.orphaned, g.closing = past.Orphaned, past.Closing
 	for _, p := range programs {
 		g.programs[p.Name] = p
 	}
 	g.replayed = map[string]bool{}
 	for _, s := range saved {
-		if err := g.restore(s, rebooted); err != nil {
+		if err := g.restore(s, past.Rebooted); err != nil {
 			faults = append(faults, fmt.Errorf("the saved state of instance %d of %s is left out: %w", s.Index, s.Program, err))
 		}
 	}
@@ -129,8 +137,10 @@ func (g *Group) Restore(programs []*Program, saved []Saved, rebooted, orphaned b
 		switch {
 		case fresh[i]:
 			i.start()
-		case rebooted:
+		case past.Rebooted:
 			i.afterReboot()
+		default:
+			i.takeUp()
 		}
 	}
 	g.commit()
@@ -192,6 +202,20 @@ func (i *instance) afterReboot() {
 	}
 	if desired {
 		i.start()
+	}
+}
+
+// takeUp starts what an end of the daemon had stopped that was itself cut short.
+func (i *instance) takeUp() {
+	if !i.wanted() || i.removing {
+		return
+	}
+	switch {
+	case i.status == task.StatusStopped:
+		i.start()
+	case i.status == task.StatusStopping && !i.ended:
+		i.touch()
+		i.again = true
 	}
 }
 

@@ -278,9 +278,16 @@ func (d *daemon) takeOver(e *env, b *beginning) error {
 	if err := os.MkdirAll(run, 0o700); err != nil {
 		return fmt.Errorf("cannot make the run directory: %w", err)
 	}
-	rebooted, events := b.state.rebooted, b.state.events
+	past := runner.Past{
+		Rebooted: b.state.rebooted, Orphaned: !b.resumed || d.link.Hello().Orphaned,
+		Closing: b.resumed && b.state.closing,
+	}
+	if past.Closing {
+		d.quit(false)
+	}
+	events := b.state.events
 	d.events.restore(events)
-	if err := d.state.begin(events); err != nil {
+	if err := d.state.begin(events, past.Closing); err != nil {
 		return err
 	}
 	d.state.setConfig(savedConfig{File: b.file, Scaled: b.scaled})
@@ -291,7 +298,7 @@ func (d *daemon) takeOver(e *env, b *beginning) error {
 	for _, w := range warnings {
 		d.log.Error("the keeper's records", "problem", w)
 	}
-	for _, fault := range d.group.Restore(b.programs, b.saved, rebooted, !b.resumed || d.link.Hello().Orphaned) {
+	for _, fault := range d.group.Restore(b.programs, b.saved, past) {
 		d.log.Error("the saved state", "problem", fault)
 	}
 	return nil
@@ -360,7 +367,14 @@ func (d *daemon) serve(ctx context.Context, listener net.Listener, b *beginning)
 	case <-ctx.Done():
 		d.quit(false)
 	}
-	err := d.end(work)
+	ended := make(chan error, 1)
+	go func() { ended <- d.end(work) }() // ends with the programs, or with the process
+	var err error
+	select {
+	case err = <-ended:
+	case <-d.link.Gone():
+		return replaceKeeper(d.log, b.dir, b.lock)
+	}
 	d.events.publish(socket.Event{Time: time.Now().UTC(), Type: eventDaemonStopped, PID: os.Getpid()})
 	stopServing()
 	stopLogging()
@@ -376,9 +390,10 @@ func (d *daemon) serve(ctx context.Context, listener net.Listener, b *beginning)
 	}
 	if d.binary != "" {
 		d.link.Upgrade(d.binary)
-	} else {
-		d.link.End(code, d.keep)
+		<-d.link.Gone()
+		return replaceKeeper(d.log, b.dir, b.lock)
 	}
+	d.link.End(code, d.keep)
 	return err
 }
 
@@ -388,6 +403,7 @@ func (d *daemon) end(ctx context.Context) error {
 	if d.keep {
 		return nil
 	}
+	d.state.setClosing()
 	return errors.Join(d.group.Shutdown(ctx), d.group.Forget(ctx))
 }
 

@@ -193,7 +193,7 @@ func runExec(ctx context.Context, e *env, o execOptions, program *config.Program
 	defer stop()
 	done := make(chan struct{})
 	go func() { defer close(done); _ = f.group.Run(work) }() // ends with work
-	if err := f.group.Apply(work, []*runner.Program{spec}, nil); err != nil {
+	if err := f.group.Apply(work, []*runner.Program{spec}, nil, nil); err != nil {
 		return err
 	}
 	signal.Notify(signals, next...)

@@ -145,8 +145,8 @@ func (r *reloader) apply(ctx context.Context, file *config.File, programs []*run
 			respawn[a.Program] = true
 		}
 	}
-	r.state.setConfig(savedConfig{File: file, Scaled: scaled})
-	if err := r.group.Apply(ctx, programs, respawn); err != nil {
+	record := func() { r.state.setConfig(savedConfig{File: file, Scaled: scaled}) }
+	if err := r.group.Apply(ctx, programs, respawn, record); err != nil {
 		return err
 	}
 	r.mu.Lock()

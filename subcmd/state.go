@@ -36,6 +36,7 @@ type state struct {
 	instances map[outputKey][]byte
 	events    []socket.Event // that an earlier worker has left
 	rebooted  bool           // since it was written
+	closing   bool           // the end of the daemon has begun
 	failed    bool           // the last write failed, and that was told
 }
 
@@ -50,6 +51,7 @@ const (
 	stateInstance = 3
 	stateGone     = 4 // an instance is no more
 	stateEvent    = 5 // as JSON
+	stateClosing  = 6 // the daemon is about to end
 )
 
 // savedConfig is what a successor needs to know of the configuration.
@@ -95,6 +97,8 @@ func (s *state) load(record []byte) error {
 		s.instances[key] = []byte(d.String())
 	case stateGone:
 		delete(s.instances, outputKey{d.String(), d.Int()})
+	case stateClosing:
+		s.closing = true
 	case stateEvent:
 		var e socket.Event
 		if err := json.Unmarshal([]byte(d.String()), &e); err != nil {
@@ -141,6 +145,22 @@ func (s *state) setConfig(c savedConfig) {
 	defer s.mu.Unlock()
 	s.config = data
 	s.journal.Add(textRecord(stateConfig, string(data)))
+}
+
+// setClosing records that the end of the daemon has begun: whoever goes on ends
+// it.
+func (s *state) setClosing() {
+	s.mu.Lock()
+	s.closing = true
+	s.journal.Add(closingRecord())
+	s.mu.Unlock()
+	s.Commit()
+}
+
+func closingRecord() []byte {
+	var e codec.Encoder
+	e.Int(stateClosing)
+	return e
 }
 
 // addEvent records an event, with the next commit.
@@ -221,6 +241,9 @@ func (s *state) rewrite(recent []socket.Event) error {
 	if s.config != nil {
 		all = append(all, textRecord(stateConfig, string(s.config)))
 	}
+	if s.closing {
+		all = append(all, closingRecord())
+	}
 	for key, record := range s.instances {
 		all = append(all, instanceRecord(key, record))
 	}
@@ -232,11 +255,12 @@ func (s *state) rewrite(recent []socket.Event) error {
 	return s.journal.Rewrite(all)
 }
 
-// begin makes the state this boot's.
-func (s *state) begin(recent []socket.Event) error {
+// begin makes the state this boot's, and that of a daemon that is about to end or
+// not.
+func (s *state) begin(recent []socket.Event, closing bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.events, s.rebooted = nil, false
+	s.events, s.rebooted, s.closing = nil, false, closing
 	return s.rewrite(recent)
 }
 
