@@ -171,6 +171,10 @@ type session struct {
 	open     bool // the worker wants events
 }
 
+// gather is how long events wait after those that were told last: in a burst they
+// go many at once, which spares a turn of the worker for each.
+const gather = time.Millisecond
+
 // trimAfter is how long nothing must happen before memory is given back.
 const trimAfter = 3 * time.Second
 
@@ -186,14 +190,16 @@ func (s *session) serve(ctx context.Context, worker *proc.Attendant) proc.Status
 	if s.trial != "" {
 		late = time.After(trialTime)
 	}
-	quiet := time.NewTimer(trimAfter)
+	quiet, rest := time.NewTimer(trimAfter), time.NewTimer(0)
 	defer quiet.Stop()
+	defer rest.Stop()
+	resting := true
 	for {
 		if s.trial != "" && s.proven || s.outcome != nil && s.outcome.Upgrade != "" {
 			_ = worker.Signal(syscall.SIGKILL)
 		}
 		var events <-chan struct{}
-		if s.open {
+		if s.open && !resting {
 			events = s.Programs.Ready()
 		}
 		select {
@@ -207,6 +213,10 @@ func (s *session) serve(ctx context.Context, worker *proc.Attendant) proc.Status
 		case <-events:
 			s.tell(s.Programs.Take())
 			quiet.Reset(trimAfter)
+			resting = true
+			rest.Reset(gather)
+		case <-rest.C:
+			resting = false
 		case <-quiet.C:
 			proc.Trim()
 		case sig := <-s.Signals:
