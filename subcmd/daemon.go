@@ -174,6 +174,7 @@ func begin(e *env, o daemonOptions, link *keeper.Link) (*beginning, error) {
 			return nil, err
 		}
 	}
+	_ = nameHolder(b.lock) // on a full disk it stays what it was
 	var err error
 	if b.state, b.damage, err = openState(b.dir); err != nil {
 		return nil, err
@@ -543,7 +544,7 @@ func lockStateDir(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the state directory: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := flock(f); err != nil {
 		defer func() { _ = f.Close() }()
 		if !errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, fmt.Errorf("cannot lock %s: %w", path, err)
@@ -554,20 +555,55 @@ func lockStateDir(dir string) (*os.File, error) {
 			Code:    socket.CodeUsage,
 		}
 	}
-	err = errors.Join(f.Truncate(0), writeAt(f, fmt.Sprintf("%d\n", os.Getppid())))
-	return f, err
+	return f, nil
 }
 
-func writeAt(f *os.File, text string) error {
-	_, err := f.WriteAt([]byte(text), 0)
+// Waits for a lock whose holder is about to be gone.
+const (
+	lockPatience = 10 * time.Second
+	lockPause    = 10 * time.Millisecond
+)
+
+// flock takes a lock, or returns EWOULDBLOCK if another daemon has it. One that
+// was killed a moment ago may hold it a little longer: its threads end one by one.
+func flock(f *os.File) (err error) {
+	for until := time.Now().Add(lockPatience); ; time.Sleep(lockPause) {
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) || lives(holderPID(f)) || time.Now().After(until) {
+			return err
+		}
+	}
+}
+
+// lives reports whether a process is there and not about to be gone.
+func lives(pid string) bool {
+	if pid == "" {
+		return false
+	}
+	data, err := os.ReadFile("/proc/" + pid + "/stat")
+	_, state, _ := strings.Cut(string(data), ") ")
+	return err == nil && !strings.HasPrefix(state, "Z") && !strings.HasPrefix(state, "X")
+}
+
+// nameHolder writes the pid of the keeper into the lock file, for people and for those
+// who are refused.
+func nameHolder(lock *os.File) error {
+	text := fmt.Sprintf("%-10d\n", os.Getppid()) // of one length, so that no half of it is ever read
+	_, err := lock.WriteAt([]byte(text), 0)
 	return err
 }
 
-// holder tells the pid that a lock file names.
-func holder(f *os.File) string {
+// holderPID returns the pid that a lock file names; empty if it names none.
+func holderPID(f *os.File) string {
 	var buf [16]byte
 	n, _ := f.ReadAt(buf[:], 0)
-	if pid := strings.TrimSpace(string(buf[:n])); pid != "" {
+	pid, _, _ := strings.Cut(string(buf[:n]), "\n")
+	return strings.TrimSpace(pid)
+}
+
+// holder tells who a lock file names.
+func holder(f *os.File) string {
+	if pid := holderPID(f); pid != "" {
 		return " (pid " + pid + ")"
 	}
 	return ""

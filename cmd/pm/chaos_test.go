@@ -349,7 +349,7 @@ func (c *chaos) count(r role, n int) {
 // revive starts a daemon if the last one was killed in both halves, so soon one
 // after the other that neither could start the other.
 func (c *chaos) revive() {
-	if c.struck[keeper] > 0 && c.struck[worker] > 0 && !c.alive() {
+	if c.struck[keeper]+c.struck[worker] > 1 && !c.alive() {
 		c.did("both halves are dead")
 		clear(c.struck)
 		c.killAll()
