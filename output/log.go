@@ -2,9 +2,13 @@ package output
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // DefaultLimit is how many bytes of output a [Log] keeps if nothing else is
@@ -27,6 +31,7 @@ type Log struct {
 	sources *source // guarded by the mutex of the loop that reads them
 
 	mu         sync.Mutex    // guards all below
+	store      *store        // nil: it is kept in memory only
 	closed     bool          // nothing more will come
 	unfinished [2]bool       // by stream: the last byte is no newline
 	changed    chan struct{} // closed at the next change; nil: nobody waits
@@ -70,20 +75,81 @@ func NewLog(limit int) *Log {
 	return &Log{size: int32(max(limit/maxChunks, minChunk))}
 }
 
+// OpenLog is NewLog for a log that outlives its process: what it keeps stands
+// also in files whose names begin with path, and what an earlier process has left
+// there is in it from the beginning. Where the files cannot be used, as on a full
+// disk, the log goes on in memory only.
+func OpenLog(limit int, path string) (*Log, error) {
+	l := NewLog(limit)
+	s := &store{path: path, limit: int64(l.size) * maxChunks / 2, data: -1, index: -1}
+	if err := s.load(l); err != nil {
+		return l, fmt.Errorf("cannot read the output that was kept: %w", err)
+	}
+	l.store = s
+	return l, nil
+}
+
+// Remove closes the log and deletes its files.
+func (l *Log) Remove() {
+	l.Close()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.store != nil {
+		l.store.remove()
+		l.store = nil
+	}
+}
+
+// take takes what a pipe of the log's instance holds, at most as much as fits
+// into buf. It returns the number of bytes, of which 0 is the pipe's end.
+func (l *Log) take(stream Stream, pipe int, buf []byte) (n int, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now, moved := time.Now(), false
+	if l.store != nil {
+		n, moved, err = l.store.take(stream, now, pipe, buf)
+		if err != nil && !errors.Is(err, unix.EAGAIN) {
+			l.store.failing = true
+		}
+	}
+	if !moved {
+		n, err = unix.Read(pipe, buf)
+		for errors.Is(err, unix.EINTR) {
+			n, err = unix.Read(pipe, buf)
+		}
+	}
+	if n > 0 {
+		l.append(stream, now.UnixNano(), buf[:n])
+		return n, nil
+	}
+	return n, err
+}
+
+// rest closes the log's files until they are needed again.
+func (l *Log) rest() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.store != nil {
+		l.store.close()
+	}
+}
+
 // Append adds what was read from Stdout or Stderr at the given time. It copies
 // data. After Close it does nothing.
 func (l *Log) Append(stream Stream, at time.Time, data []byte) {
-	if len(data) == 0 {
-		return
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed {
+	l.append(stream, at.UnixNano(), data)
+}
+
+// append is Append. The caller holds l.mu.
+func (l *Log) append(stream Stream, at int64, data []byte) {
+	if len(data) == 0 || l.closed {
 		return
 	}
 	l.written[stream-1] += uint64(len(data))
 	l.unfinished[stream-1] = data[len(data)-1] != '\n'
-	l.put(record{time: at.UnixNano(), stream: stream}, data)
+	l.put(record{time: at, stream: stream}, data)
 	l.wake()
 }
 
@@ -97,11 +163,20 @@ func (l *Log) Break(stream Stream) {
 	defer l.mu.Unlock()
 	for s := Stdout; s <= Stderr; s++ {
 		if stream.has(s) && l.unfinished[s-1] {
-			l.unfinished[s-1] = false
-			l.put(record{time: time.Now().UnixNano(), stream: s, cut: true}, []byte{0})
+			now := time.Now().UnixNano()
+			l.cut(s, now)
+			if l.store != nil && !l.store.failing && l.store.open() == nil {
+				_ = l.store.note(mark{offset: l.store.size, stream: s, cut: true, at: now}) // else the line goes on, after a kill
+			}
 		}
 	}
 	l.wake()
+}
+
+// cut says that a line ends without a newline. The caller holds l.mu.
+func (l *Log) cut(stream Stream, at int64) {
+	l.unfinished[stream-1] = false
+	l.put(record{time: at, stream: stream, cut: true}, []byte{0})
 }
 
 // Clear forgets what is kept. Followers that have not seen it yet are told how
@@ -110,6 +185,9 @@ func (l *Log) Clear() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.chunks = nil
+	if l.store != nil {
+		l.store.remove()
+	}
 	l.dropped = l.written
 	l.wake()
 }

@@ -4,8 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,6 +22,9 @@ type Loop struct {
 	epoll int
 	wake  int           // an eventfd
 	ended chan struct{} // closed when run has returned
+
+	open   []*Log // those with open files; they belong to run
+	oldest int
 
 	mu      sync.Mutex // guards all below, and Log.sources
 	sources []*source  // by descriptor
@@ -233,10 +236,8 @@ func (l *Loop) read(s *source, buf []byte) int {
 	if s == nil {
 		return 0
 	}
-	n, err := unix.Read(s.fd, buf)
-	for errors.Is(err, unix.EINTR) {
-		n, err = unix.Read(s.fd, buf)
-	}
+	l.admit(s.log)
+	n, err := s.log.take(s.stream, s.fd, buf)
 	if errors.Is(err, unix.EAGAIN) {
 		return 0
 	}
@@ -244,8 +245,25 @@ func (l *Loop) read(s *source, buf []byte) int {
 		l.end(s) // also on an error: there is nothing to be had from it any more
 		return 0
 	}
-	s.log.Append(s.stream, time.Now(), buf[:n])
 	return n
+}
+
+// maxOpen is how many logs have their files open.
+const maxOpen = 256
+
+// admit notes that a log is about to open its files, and has the one that did so
+// longest ago close its own.
+func (l *Loop) admit(log *Log) {
+	if slices.Contains(l.open, log) {
+		return
+	}
+	if len(l.open) < maxOpen {
+		l.open = append(l.open, log)
+		return
+	}
+	l.open[l.oldest].rest()
+	l.open[l.oldest] = log
+	l.oldest = (l.oldest + 1) % maxOpen
 }
 
 // end forgets s, closes its descriptor and says so.

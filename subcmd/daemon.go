@@ -241,7 +241,7 @@ func newDaemon(b *beginning, o daemonOptions, stderr io.Writer, link *keeper.Lin
 	if err != nil {
 		return nil, err
 	}
-	d.outputs = &outputs{loop: loop, logs: map[outputKey]*output.Log{}, drained: link.Drained}
+	d.outputs = &outputs{loop: loop, logs: map[outputKey]*output.Log{}, drained: link.Drained, slog: d.log}
 	d.events = newEventLog(d.log, d.logFile, d.mailer)
 	d.events.state = d.state
 	d.state.log, d.state.committed, d.state.recent = d.log, d.events.committed, d.events.recent
@@ -276,7 +276,8 @@ func (d *daemon) takeOver(e *env, b *beginning) error {
 		d.log.Error("the saved state", "problem", b.damage)
 	}
 	run := runDir(e, b.dir)
-	if err := os.MkdirAll(run, 0o700); err != nil {
+	d.outputs.dir = filepath.Join(run, "output")
+	if err := os.MkdirAll(d.outputs.dir, 0o700); err != nil {
 		return fmt.Errorf("cannot make the run directory: %w", err)
 	}
 	past := runner.Past{

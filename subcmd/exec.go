@@ -354,7 +354,7 @@ const settled = 10 * time.Millisecond
 // them too. The first would end pm; if one of the others comes a moment too early
 // it is lost.
 func passedOn() (first, next, rare []os.Signal) {
-	fatal := []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM}
+	fatal := []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGPIPE}
 	often := []syscall.Signal{syscall.SIGABRT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTSTP, syscall.SIGCONT, syscall.SIGWINCH}
 	own := []syscall.Signal{
 		syscall.SIGCHLD, syscall.SIGURG /* the Go runtime's */, syscall.SIGTTIN, syscall.SIGTTOU,

@@ -7,8 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -432,6 +435,8 @@ func wireLine(instance string, emit func(socket.LogLine) error) func(output.Line
 // outputs are the logs of all instances. Safe for concurrent use.
 type outputs struct {
 	loop    *output.Loop
+	dir     string // of the files of the logs
+	slog    *slog.Logger
 	drained func(task string, stream int) // told when a pipe has reached its end
 
 	mu   sync.Mutex // guards logs
@@ -449,7 +454,11 @@ func (o *outputs) log(program string, index int) *output.Log {
 	defer o.mu.Unlock()
 	key := outputKey{program, index}
 	if o.logs[key] == nil {
-		o.logs[key] = output.NewLog(0)
+		log, err := output.OpenLog(0, filepath.Join(o.dir, url.PathEscape(program)+"."+strconv.Itoa(index)))
+		if err != nil {
+			o.slog.Warn("kept output", "program", program, "index", index, "problem", err)
+		}
+		o.logs[key] = log
 	}
 	return o.logs[key]
 }
@@ -460,7 +469,7 @@ func (o *outputs) drop(program string, index int) {
 	defer o.mu.Unlock()
 	key := outputKey{program, index}
 	if log := o.logs[key]; log != nil {
-		log.Close()
+		log.Remove()
 		delete(o.logs, key)
 	}
 }

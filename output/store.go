@@ -1,0 +1,229 @@
+package output
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// store is a log's copy in files, for who comes after a process that was killed.
+// Bytes go from the pipe to a file by splice(2): the kernel moves them and the
+// file's end in one call, so that no kill can lose, double or tear any. Before
+// each move a mark says when it was and of which stream; a kill between the two
+// leaves a mark of nothing.
+//
+// There are two segments, of which the older is replaced when the newer is full.
+type store struct {
+	path    string
+	limit   int64  // bytes of a segment
+	slot    int    // the newer segment, 0 or 1
+	age     uint64 // its number; it grows from one to the next
+	size    int64
+	data    int // descriptors; -1: closed
+	index   int
+	last    mark // the latest of this segment
+	failing bool // files cannot be written: the log is in memory only
+}
+
+// mark is an entry of an index: from this byte of the data on, another time or
+// stream.
+type mark struct {
+	offset int64
+	stream Stream
+	cut    bool // no bytes: the stream broke off in the middle of a line
+	at     int64
+}
+
+// An index is its segment's number, and marks.
+const (
+	numberSize = 8
+	markSize   = 16
+	cutBit     = 1 << 7
+)
+
+func (s *store) file(slot int, kind string) string {
+	return s.path + "." + strconv.Itoa(slot) + "." + kind
+}
+
+// load reads both segments into the log, the older first, and goes on with the
+// newer.
+func (s *store) load(l *Log) error {
+	ages := [2]uint64{}
+	indexes := [2][]byte{}
+	for slot := range 2 {
+		index, err := os.ReadFile(s.file(slot, "index"))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if len(index) >= numberSize {
+			ages[slot], indexes[slot] = binary.LittleEndian.Uint64(index), index[numberSize:]
+		}
+	}
+	if ages[1] > ages[0] {
+		s.slot = 1
+	}
+	s.age = ages[s.slot]
+	for _, slot := range []int{1 - s.slot, s.slot} {
+		if ages[slot] == 0 {
+			continue
+		}
+		data, err := os.ReadFile(s.file(slot, "data"))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		replay(l, data, indexes[slot])
+		s.size = int64(len(data))
+	}
+	return nil
+}
+
+// replay puts the bytes of a segment into the log.
+func replay(l *Log, data, index []byte) {
+	for len(index) >= markSize {
+		m := readMark(index)
+		index = index[markSize:]
+		end := int64(len(data))
+		if len(index) >= markSize {
+			end = min(end, readMark(index).offset)
+		}
+		if m.stream != Stdout && m.stream != Stderr || m.offset > end {
+			continue
+		}
+		l.append(m.stream, m.at, data[m.offset:end])
+		if m.cut {
+			l.cut(m.stream, m.at)
+		}
+	}
+}
+
+func readMark(b []byte) mark {
+	word := binary.LittleEndian.Uint64(b)
+	kind := byte(word >> 56)
+	return mark{
+		offset: int64(word & (1<<56 - 1)), stream: Stream(kind &^ cutBit), cut: kind&cutBit != 0,
+		at: int64(binary.LittleEndian.Uint64(b[8:])),
+	}
+}
+
+// note writes a mark, if the latest does not say the same.
+func (s *store) note(m mark) error {
+	if m.stream == s.last.stream && !m.cut && !s.last.cut && m.at-s.last.at < int64(sameTime) {
+		return nil
+	}
+	kind := byte(m.stream)
+	if m.cut {
+		kind |= cutBit
+	}
+	var b [markSize]byte
+	binary.LittleEndian.PutUint64(b[:], uint64(m.offset)|uint64(kind)<<56)
+	binary.LittleEndian.PutUint64(b[8:], uint64(m.at))
+	if _, err := unix.Write(s.index, b[:]); err != nil {
+		return err
+	}
+	s.last = m
+	return nil
+}
+
+// open makes the segment ready to be written.
+func (s *store) open() error {
+	if s.data >= 0 {
+		return nil
+	}
+	if s.age == 0 || s.size >= s.limit {
+		return s.turn()
+	}
+	return s.openFiles(0)
+}
+
+// turn replaces the older segment by an empty one.
+func (s *store) turn() error {
+	s.close()
+	slot := s.slot
+	if s.age > 0 {
+		slot = 1 - slot
+	}
+	// The index without its number first: a segment that has none does not count.
+	for _, kind := range []string{"index", "data"} {
+		if err := os.Remove(s.file(slot, kind)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	s.slot, s.size, s.age, s.last = slot, 0, s.age+1, mark{}
+	if err := s.openFiles(unix.O_CREAT); err != nil {
+		return err
+	}
+	_, err := unix.Write(s.index, binary.LittleEndian.AppendUint64(nil, s.age))
+	return err
+}
+
+// openFiles opens both files at their ends. splice refuses a file that is open
+// for appending.
+func (s *store) openFiles(create int) (err error) {
+	const mode = unix.O_RDWR | unix.O_CLOEXEC | unix.O_NOFOLLOW
+	if s.data, err = unix.Open(s.file(s.slot, "data"), mode|create|unix.O_CREAT, 0o600); err != nil {
+		s.data = -1
+		return err
+	}
+	if s.index, err = unix.Open(s.file(s.slot, "index"), mode|create|unix.O_APPEND, 0o600); err != nil {
+		_ = unix.Close(s.data)
+		s.data, s.index = -1, -1
+		return err
+	}
+	s.size, err = unix.Seek(s.data, 0, unix.SEEK_END)
+	return err
+}
+
+func (s *store) close() {
+	if s.data >= 0 {
+		_, _ = unix.Close(s.data), unix.Close(s.index)
+		s.data, s.index = -1, -1
+	}
+	s.last = mark{}
+}
+
+// take moves what the pipe holds, at most as much as fits into buf, to the file
+// and returns a copy in buf. moved is false if the files cannot be used: then
+// nothing was taken from the pipe.
+func (s *store) take(stream Stream, at time.Time, pipe int, buf []byte) (n int, moved bool, err error) {
+	if s.failing {
+		return 0, false, nil
+	}
+	if err := s.open(); err != nil {
+		return 0, false, err
+	}
+	if err := s.note(mark{offset: s.size, stream: stream, at: at.UnixNano()}); err != nil {
+		return 0, false, err
+	}
+	size, err := unix.Splice(pipe, nil, s.data, nil, len(buf), unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+	switch {
+	case errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR):
+		return 0, true, unix.EAGAIN
+	case err != nil:
+		return 0, false, err
+	case size == 0:
+		return 0, true, nil
+	}
+	n, err = unix.Pread(s.data, buf[:size], s.size)
+	if err != nil || n < int(size) {
+		return n, true, fmt.Errorf("cannot read back what was kept in %s: %d of %d bytes: %w", s.path, n, size, err)
+	}
+	if s.size += size; s.size >= s.limit {
+		err = s.turn()
+	}
+	return n, true, err
+}
+
+// remove deletes all files.
+func (s *store) remove() {
+	s.close()
+	for slot := range 2 {
+		_, _ = os.Remove(s.file(slot, "index")), os.Remove(s.file(slot, "data"))
+	}
+	s.age, s.size = 0, 0
+}

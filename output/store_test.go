@@ -1,0 +1,201 @@
+package output
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func opened(t *testing.T, limit int, path string) *Log {
+	t.Helper()
+	l, err := OpenLog(limit, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// pump reads a pipe that is written to by write into the log, to its end.
+func pump(t *testing.T, l *Log, stream Stream, write func(*os.File)) {
+	t.Helper()
+	loop, err := NewLoop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer loop.Close()
+	in, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	fd, err := unix.Dup(int(in.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = in.Close()
+	if err := loop.Add(fd, l, stream, func() { close(ended) }); err != nil {
+		t.Fatal(err)
+	}
+	write(out)
+	_ = out.Close()
+	<-ended
+}
+
+func lines(l *Log) (out []string) {
+	all, _ := l.Tail(-1, Both)
+	for _, line := range all {
+		out = append(out, line.Stream.String()+" "+string(line.Text))
+	}
+	return out
+}
+
+func TestKeptOutputOutlivesTheLog(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "web.0")
+	l := opened(t, 0, path)
+	pump(t, l, Stdout, func(f *os.File) { _, _ = f.WriteString("one\ntwo\n") })
+	pump(t, l, Stderr, func(f *os.File) { _, _ = f.WriteString("not finished") })
+	pump(t, l, Stdout, func(f *os.File) { _, _ = f.WriteString("three\n") })
+	want := []string{"stdout one", "stdout two", "stderr not finished", "stdout three"}
+	for _, log := range []*Log{l, opened(t, 0, path)} {
+		if got := lines(log); strings.Join(got, "|") != strings.Join(want, "|") {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	second := opened(t, 0, path)
+	pump(t, second, Stdout, func(f *os.File) { _, _ = f.WriteString("four\n") })
+	if got := lines(opened(t, 0, path)); len(got) != 5 || got[4] != "stdout four" {
+		t.Errorf("got %q", got)
+	}
+	second.Clear()
+	if got := lines(opened(t, 0, path)); len(got) > 0 {
+		t.Errorf("after Clear: %q", got)
+	}
+	second.Remove()
+	if left, _ := filepath.Glob(path + "*"); len(left) > 0 {
+		t.Errorf("after Remove: %q", left)
+	}
+}
+
+// The files never hold more than about the limit, and always the latest.
+func TestKeptOutputIsBounded(t *testing.T) {
+	const limit = 16 << 10
+	path := filepath.Join(t.TempDir(), "web.0")
+	l := opened(t, limit, path)
+	pump(t, l, Stdout, func(f *os.File) {
+		for n := range 20_000 {
+			_, _ = fmt.Fprintf(f, "line %d\n", n)
+		}
+	})
+	var total int64
+	files, _ := filepath.Glob(path + "*.data")
+	for _, f := range files {
+		info, err := os.Stat(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		total += info.Size()
+	}
+	if total > limit+2*readSize || total == 0 {
+		t.Errorf("%d bytes in %q", total, files)
+	}
+	if got := lines(opened(t, limit, path)); len(got) == 0 || got[len(got)-1] != "stdout line 19999" {
+		t.Errorf("%d lines, to %q", len(got), got[max(len(got)-1, 0):])
+	}
+}
+
+// size is how many bytes the files of a log hold.
+func size(path string) (n int64) {
+	for _, slot := range []string{".0.data", ".1.data"} {
+		if info, err := os.Stat(path + slot); err == nil {
+			n += info.Size()
+		}
+	}
+	return n
+}
+
+const pumpEnv = "PM_TEST_PUMP"
+
+// TestPump is a process that reads its descriptor 3 into a log until it is killed
+// or that ends.
+func TestPump(*testing.T) {
+	path := os.Getenv(pumpEnv)
+	if path == "" {
+		return // it is no test
+	}
+	l, err := OpenLog(64<<20, path)
+	if err != nil {
+		panic(err)
+	}
+	loop, err := NewLoop()
+	if err != nil {
+		panic(err)
+	}
+	ended := make(chan struct{})
+	if err := loop.Add(3, l, Stdout, func() { close(ended) }); err != nil {
+		panic(err)
+	}
+	<-ended
+	os.Exit(0)
+}
+
+// However often and whenever the reader of a pipe is killed, the next one goes
+// on, and no line is lost, doubled or torn.
+func TestKeptOutputSurvivesKills(t *testing.T) {
+	const kills, count = 40, 2_000_000
+	path := filepath.Join(t.TempDir(), "web.0")
+	in, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	go func() { // ends when all is written, which the last reader makes possible
+		var b bytes.Buffer
+		for n := range count {
+			fmt.Fprintf(&b, "%d\n", n)
+			if n%37 == 0 {
+				_, _ = out.Write(b.Bytes())
+				b.Reset()
+			}
+		}
+		_, _ = out.Write(b.Bytes())
+		_ = out.Close()
+	}()
+	start := func() *exec.Cmd {
+		cmd := exec.Command("/proc/self/exe", "-test.run=^TestPump$")
+		cmd.Env, cmd.ExtraFiles, cmd.Stderr = append(os.Environ(), pumpEnv+"="+path), []*os.File{in}, os.Stderr
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		return cmd
+	}
+	for range kills {
+		cmd := start()
+		// It is killed at no moment in particular, but while it works.
+		for target := size(path) + rand.Int64N(400_000); size(path) < target; {
+			runtime.Gosched()
+		}
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
+	if err := start().Wait(); err != nil {
+		t.Fatal(err)
+	}
+	got := lines(opened(t, 64<<20, path))
+	for n, line := range got {
+		if line != "stdout "+strconv.Itoa(n) {
+			t.Fatalf("line %d is %q, after %q", n, line, got[max(n-3, 0):n])
+		}
+	}
+	if len(got) != count {
+		t.Errorf("%d lines of %d", len(got), count)
+	}
+}
