@@ -236,11 +236,9 @@ func removeCgroup(path string) {
 }
 
 // killCgroup kills everything in a cgroup and below, with one write; Linux 5.14.
-// Without it the killing goes process by process.
-func killCgroup(path string) {
-	if path != "" {
-		_ = os.WriteFile(filepath.Join(path, "cgroup.kill"), []byte("1"), 0)
-	}
+// Without it, which is reported, the killing goes process by process.
+func killCgroup(path string) bool {
+	return path != "" && os.WriteFile(path+"/cgroup.kill", []byte("1"), 0) == nil
 }
 
 // cgroupMembers lists the processes in a cgroup and below it.

@@ -27,6 +27,7 @@ const (
 	calm      = 100 * time.Millisecond // before looking after a task that nobody waits for
 	swarm     = 50 * time.Millisecond  // longest wait for leaders to end, before a pass
 	stillness = 2 * time.Millisecond   // without such a death the swarm is over
+	ebb       = 200 * time.Millisecond // for the kernel to kill a cgroup
 	retryMin  = time.Millisecond       // between passes that kill
 	retryMax  = 250 * time.Millisecond
 	lingering = time.Second // between looks at a tree that is left to end by itself
@@ -36,10 +37,15 @@ const (
 // killing is how far the killing of a tree has come.
 type killing struct {
 	seen   map[int]bool // members of earlier passes
+	ebbs   bool         // the kernel kills all in its cgroup
 	freeze bool         // it outran a pass: stop all first, then kill
 	since  time.Time
 	spoken time.Time
 	waits  time.Duration
+}
+
+func newKilling() killing {
+	return killing{seen: map[int]bool{}, since: time.Now(), waits: retryMin}
 }
 
 // janitor runs passes while there are trees to look after.
@@ -170,13 +176,22 @@ func (k *Keeper) wanted() (wanted, urgent bool) {
 // again: a negative time means not before something happens.
 func (k *Keeper) pass() time.Duration {
 	due := k.due()
-	found := k.members()
 	next := time.Duration(-1)
 	sooner := func(d time.Duration) {
 		if next < 0 || d < next {
 			next = d
 		}
 	}
+	for t := range due {
+		if k.ebbs(t) {
+			delete(due, t)
+			sooner(stillness)
+		}
+	}
+	if len(due) == 0 {
+		return next
+	}
+	found := k.members()
 	// One read proves the cgroups of all tasks empty, when all stop together.
 	allEmpty := k.cgroups.empty()
 	for t, orphans := range due {
@@ -185,6 +200,23 @@ func (k *Keeper) pass() time.Duration {
 		}
 	}
 	return next
+}
+
+// ebbs reports whether the kernel is at work on the killing of a tree: all in its
+// cgroup die of one write, also those who are being born, so to look for them one
+// by one would only hold that up. After a while it is done all the same.
+func (k *Keeper) ebbs(t *tree) bool {
+	k.mu.Lock()
+	kill := t.killing
+	k.mu.Unlock()
+	if !kill || t.cgroup == "" {
+		return false
+	}
+	if t.kill.seen == nil {
+		t.kill = newKilling()
+		t.kill.ebbs = killCgroup(t.cgroup)
+	}
+	return t.kill.ebbs && time.Since(t.kill.since) < ebb && populated(t.cgroup)
 }
 
 // due returns the trees to look after, each with the number of its orphans that
@@ -297,7 +329,7 @@ func (k *Keeper) clean(t *tree, allEmpty bool, orphans int) bool {
 // process neither forks nor exits.
 func (k *Keeper) killTree(t *tree, pids []int) time.Duration {
 	if t.kill.seen == nil {
-		t.kill = killing{seen: map[int]bool{}, since: time.Now(), waits: retryMin}
+		t.kill = newKilling()
 	}
 	first := len(t.kill.seen) == 0
 	fresh := 0
@@ -315,7 +347,7 @@ func (k *Keeper) killTree(t *tree, pids []int) time.Duration {
 		sig = unix.SIGSTOP
 	}
 	if sig == unix.SIGKILL {
-		killCgroup(t.cgroup)
+		_ = killCgroup(t.cgroup)
 	}
 	for _, pid := range pids {
 		_ = sendSignal(pid, sig, func() bool { return k.belongs(pid, t) })
@@ -373,7 +405,7 @@ func (k *Keeper) Kill(id string) {
 	t.killing, t.urgent, t.next = true, true, nil
 	k.review(t)
 	_ = t.signal(unix.SIGKILL)
-	killCgroup(t.cgroup)
+	_ = killCgroup(t.cgroup)
 	wake(k.passes)
 }
 

@@ -252,8 +252,8 @@ func newKeeper(log *slog.Logger, waits int) (*Keeper, error) {
 	return k, nil
 }
 
-// Close ends the keeper's goroutines. Programs that still run are left alone; as
-// long as there are any, the next one to end is still collected.
+// Close ends the keeper's goroutines. Programs that still run are left alone, and
+// nobody collects them any more.
 func (k *Keeper) Close() {
 	k.cancel()
 	k.done.Wait()
@@ -629,6 +629,9 @@ func (k *Keeper) reaper(ctx context.Context) {
 	for ctx.Err() == nil {
 		pid, err := peek(k.waits)
 		now := time.Now()
+		if ctx.Err() != nil { // the child may be another keeper's
+			return
+		}
 		if err == unix.ECHILD {
 			select {
 			case <-ctx.Done():

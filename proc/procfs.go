@@ -4,22 +4,23 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
 // stat is what pm reads from /proc/PID/stat, proc_pid_stat(5).
 type stat struct {
-	pid    int
-	comm   string // at most 15 bytes; a process can change it
-	state  byte   // R, S, D, T, t, Z, X …
-	parent int
-	start  uint64 // clock ticks after boot: with the pid, an identity
+	pid     int
+	comm    string // at most 15 bytes; a process can change it
+	state   byte   // R, S, D, T, t, Z, X …
+	parent  int
+	threads int
+	start   uint64 // clock ticks after boot: with the pid, an identity
 }
 
 var errStat = errors.New("not the text of /proc/PID/stat")
@@ -47,14 +48,34 @@ func slurp(path string) ([]byte, error) {
 	}
 }
 
+// readProc reads a short file of a process into buf, in one go: the kernel makes
+// all of its text for the first read. It allocates nothing.
+func readProc(pid int, name string, buf []byte) (int, error) {
+	var room [64]byte
+	path := strconv.AppendInt(append(room[:0], "/proc/"...), int64(pid), 10)
+	path = append(append(append(path, '/'), name...), 0)
+	cwd := unix.AT_FDCWD
+	fd, _, errno := unix.Syscall6(unix.SYS_OPENAT, uintptr(cwd), uintptr(unsafe.Pointer(&path[0])), unix.O_RDONLY|unix.O_CLOEXEC, 0, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	n, err := unix.Read(int(fd), buf)
+	_ = unix.Close(int(fd))
+	return max(n, 0), err
+}
+
+// maxStat is more than the text of /proc/PID/stat can take.
+const maxStat = 1 << 11
+
 // readStat reads the stat of a process; an error is fs.ErrNotExist or ESRCH
 // when there is none.
 func readStat(pid int) (stat, error) {
-	data, err := slurp("/proc/" + strconv.Itoa(pid) + "/stat")
+	var buf [maxStat]byte
+	n, err := readProc(pid, "stat", buf[:])
 	if err != nil {
 		return stat{}, err
 	}
-	return parseStat(data)
+	return parseStat(buf[:n])
 }
 
 // parseStat reads the text of /proc/PID/stat. The name may hold anything, also
@@ -64,17 +85,32 @@ func parseStat(data []byte) (stat, error) {
 	if open < 1 || end < open {
 		return stat{}, errStat
 	}
-	fields := bytes.Fields(data[end+1:])
-	if len(fields) < 20 || len(fields[0]) != 1 {
+	pid, ok := digits(bytes.TrimSpace(data[:open]))
+	st := stat{pid: pid, comm: string(data[open+1 : end])}
+	n := 0 // of the fields after the name; the first is the third of all
+	for field := range bytes.FieldsSeq(data[end+1:]) {
+		good := true
+		switch n {
+		case 0:
+			st.state, good = field[0], len(field) == 1
+		case 1:
+			st.parent, good = digits(field)
+		case 17:
+			st.threads, good = digits(field)
+		case 19:
+			var err error
+			st.start, err = strconv.ParseUint(string(field), 10, 64)
+			good = err == nil
+		}
+		ok = ok && good
+		if n++; n > 19 {
+			break
+		}
+	}
+	if !ok || n <= 19 {
 		return stat{}, errStat
 	}
-	pid, err1 := strconv.Atoi(string(bytes.TrimSpace(data[:open])))
-	parent, err2 := strconv.Atoi(string(fields[1]))
-	start, err3 := strconv.ParseUint(string(fields[19]), 10, 64)
-	if err := errors.Join(err1, err2, err3); err != nil {
-		return stat{}, fmt.Errorf("%w: %v", errStat, err)
-	}
-	return stat{pid: pid, comm: string(data[open+1 : end]), state: fields[0][0], parent: parent, start: start}, nil
+	return st, nil
 }
 
 // bootTicks is the time of this moment as in stat.start.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -136,6 +137,7 @@ type hunt struct {
 type quarry struct {
 	Member
 	start  uint64
+	single bool // it had one thread when it was found
 	fd     int
 	done   bool // it was signalled, or spared
 	killed bool
@@ -175,7 +177,7 @@ func (h *hunt) add(pid, depth int, whose func(stat) bool) *quarry {
 	}
 	q := &quarry{
 		Member: Member{Process: Process{PID: pid, Name: st.comm, State: st.state}, Parent: st.parent, Depth: depth},
-		start:  st.start, fd: fd,
+		start:  st.start, single: st.threads == 1, fd: fd,
 	}
 	h.known[pid] = q
 	h.order = append(h.order, q)
@@ -185,8 +187,12 @@ func (h *hunt) add(pid, depth int, whose func(stat) bool) *quarry {
 // anybody is for roots: who they are, the user says.
 func anybody(stat) bool { return true }
 
-// reused reports whether the pid now belongs to another process.
+// reused reports whether the pid now belongs to another process. As long as there
+// is something to signal it does not.
 func (q *quarry) reused() bool {
+	if unix.PidfdSendSignal(q.fd, 0, nil, 0) == nil {
+		return false
+	}
 	st, err := readStat(q.PID)
 	return err == nil && st.start != q.start
 }
@@ -212,13 +218,13 @@ func (h *hunt) topTags() map[uint64]bool {
 }
 
 // look adds the children of all members, down to the leaves, and returns how
-// many are new.
+// many are new. It is quick, and may miss one: a sweep does not.
 func (h *hunt) look() int {
 	before := len(h.order)
 	for n := 0; n < len(h.order); n++ {
 		q := h.order[n]
 		now := bootTicks()
-		for _, child := range children(q.PID) {
+		for _, child := range q.children() {
 			h.add(child, q.Depth+1, func(st stat) bool { return q.begot(st, now) })
 		}
 	}
@@ -230,6 +236,13 @@ func (h *hunt) look() int {
 // been handed on since; then it must have been there before it was listed.
 func (q *quarry) begot(st stat, listed uint64) bool {
 	return !q.reused() && (st.parent == q.PID || st.start < listed)
+}
+
+func (q *quarry) children() []int {
+	if q.single {
+		return threadChildren("/proc/"+strconv.Itoa(q.PID)+"/task", q.PID)
+	}
+	return children(q.PID)
 }
 
 // sweep reads every process of the machine once, and adds those that are

@@ -1,12 +1,10 @@
 package proc
 
 import (
-	"bufio"
 	"bytes"
-	"fmt"
+	"errors"
 	"math/rand/v2"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -92,29 +90,33 @@ func readTag(pid int) (uint64, error) {
 }
 
 func readTagFile(pid int) (uint64, error) {
-	data, err := slurp(fmt.Sprintf("/proc/%d/limits", pid))
+	var buf [maxLimits]byte
+	n, err := readProc(pid, "limits", buf[:])
 	if err != nil {
 		return 0, err
 	}
-	return parseTag(data)
+	return parseTag(buf[:n])
 }
+
+// maxLimits is more than the text of /proc/PID/limits takes.
+const maxLimits = 1 << 12
 
 // parseTag finds the hard limit in the text of /proc/PID/limits.
 func parseTag(data []byte) (uint64, error) {
-	lines := bufio.NewScanner(bytes.NewReader(data))
-	for lines.Scan() {
-		rest, ok := strings.CutPrefix(lines.Text(), "Max realtime timeout")
-		if !ok {
-			continue
-		}
-		fields := strings.Fields(rest)
-		if len(fields) < 2 {
-			break
-		}
-		if fields[1] == "unlimited" {
-			return ^uint64(0), nil
-		}
-		return strconv.ParseUint(fields[1], 10, 64)
+	const name = "\nMax realtime timeout"
+	at := bytes.Index(data, []byte(name))
+	if at < 0 {
+		return 0, errLimits
 	}
-	return 0, fmt.Errorf("no realtime timeout in the limits file")
+	line, _, _ := bytes.Cut(data[at+len(name):], []byte{'\n'})
+	fields := bytes.Fields(line)
+	if len(fields) < 2 {
+		return 0, errLimits
+	}
+	if string(fields[1]) == "unlimited" {
+		return ^uint64(0), nil
+	}
+	return strconv.ParseUint(string(fields[1]), 10, 64)
 }
+
+var errLimits = errors.New("no realtime timeout in the limits file")
