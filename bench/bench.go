@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	_ "embed" // the sources of floor and idle
+	_ "embed" // the sources of what is built
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +19,14 @@ var (
 	floorSource []byte
 	//go:embed idle/idle.c
 	idleSource []byte
+	//go:embed herd/herd.c
+	herdSource []byte
+	//go:embed find/find.c
+	findSource []byte
+	//go:embed cage/cage.c
+	cageSource []byte
+	//go:embed spawn/spawn.c
+	spawnSource []byte
 )
 
 // bench is one run: its directory, what it measures and what it has found.
@@ -26,6 +34,7 @@ type bench struct {
 	options
 	dir         string // of everything, removed at the end
 	idle        string // path of the supervised program
+	adversary   string // path of one that does not want to end
 	floor, pm   *supervisor
 	supervisord *supervisor // nil: not installed, or not wanted
 	notes       []string

@@ -330,6 +330,7 @@ func TestPMConfig(t *testing.T) {
 		want string
 	}{
 		{load{4000, defaults}, "[programs.idle]\ncmd = [\"/i\",\"/s\"]\nnumprocs = 4000\n"},
+		{load{500, wild}, "[programs.idle]\ncmd = [\"/i\",\"/s\"]\nnumprocs = 1\nkill.sequence = [\"KILL 1s\"]\nstarttime = 0\nstdout = \"discard\"\nstderr = \"discard\"\n"},
 		{load{1000, kept}, "[programs.idle]\ncmd = [\"/i\",\"/s\"]\nnumprocs = 1000\nstarttime = 0\nautorestart = \"always\"\nbackoff.burst = 1000000\n"},
 	} {
 		if got := pmConfig(c.load, []string{"/i", "/s"}); got != c.want {

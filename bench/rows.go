@@ -46,6 +46,15 @@ const (
 	rowCrashRate      = "crash-rate"
 	rowStatusClient   = "status-client"
 	rowStatusServer   = "status-server"
+	rowFind1          = "find-1"
+	rowFind100        = "find-100"
+	rowFind2000       = "find-2000"
+	rowKill500        = "kill-500"
+	rowKill2000       = "kill-2000"
+	rowExec           = "exec"
+	rowExecExtra      = "exec-extra"
+	rowExecMemory     = "exec-memory"
+	rowExecCPU        = "exec-cpu"
 	programsOfStart   = 1000
 	programsOfDefault = 4000
 	programsOfCrash   = 200
@@ -73,6 +82,15 @@ func rows() []row {
 		{Name: rowCrashRate, What: "200 programs in a crash loop: starts", Unit: "/s"},
 		{Name: rowStatusClient, What: "status of 100 programs: the whole command", Unit: "ms", Limit: 12},
 		{Name: rowStatusServer, What: "status of 100 programs: a request", Unit: "ms", Limit: 1},
+		{Name: rowFind1, What: "find a tree of 1 process among 4,000 others", Unit: "ms", Times: 1.5},
+		{Name: rowFind100, What: "find a tree of 100 processes among 4,000 others", Unit: "ms", Times: 1.5},
+		{Name: rowFind2000, What: "find a tree of 2,000 processes among 4,000 others", Unit: "ms", Times: 1.5},
+		{Name: rowKill500, What: "kill a tree of 500 processes that withstands", Unit: "ms", Times: 1.5},
+		{Name: rowKill2000, What: "kill a tree of 2,000 processes that withstands", Unit: "ms", Times: 1.5},
+		{Name: rowExec, What: "pm exec -- true, floor: tini -s -- true", Unit: "ms"},
+		{Name: rowExecExtra, What: "what pm exec -- true takes more than tini", Unit: "ms", Limit: 3},
+		{Name: rowExecMemory, What: "pm exec -- true, floor: tini: most memory", Unit: "MiB", Limit: 16},
+		{Name: rowExecCPU, What: "pm exec -- sleep 10: CPU, start included", Unit: "ms", Limit: 10},
 	}
 }
 

@@ -41,6 +41,10 @@ func scenarios() []scenario {
 		{[]string{rowRunning4000, rowRunningTime, rowThreads4000, rowPSS1000, rowPSS4000}, measureDefaults},
 		{[]string{rowCrashCPU, rowCrashRate}, measureCrash},
 		{[]string{rowStatusClient, rowStatusServer}, measureStatus},
+		{[]string{rowFind1, rowFind100, rowFind2000}, measureFind},
+		{[]string{rowKill500, rowKill2000}, measureKill},
+		{[]string{rowExec, rowExecExtra, rowExecMemory}, measureExec},
+		{[]string{rowExecCPU}, measureExecCPU},
 	}
 }
 
@@ -76,7 +80,7 @@ func (b *bench) with(ctx context.Context, sup *supervisor, l load, do func(s *se
 		return err
 	}
 	defer s.close()
-	if l.kind == crash {
+	if l.kind == crash || l.kind == wild {
 		return do(s, 0)
 	}
 	last, err := s.started(ctx)

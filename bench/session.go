@@ -47,6 +47,11 @@ func (b *bench) start(ctx context.Context, sup *supervisor, l load) (*session, e
 	if s.conn, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: s.socket, Net: "unixgram"}); err != nil {
 		return nil, err
 	}
+	if l.kind == wild {
+		if err := os.WriteFile(s.arena(), make([]byte, arenaSize), 0o600); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.launch(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot start %s: %w", sup.name, err), s.conn.Close())
 	}

@@ -38,6 +38,8 @@ const (
 	defaults
 	// crash is a loop of programs that end at once, tried again every 50 ms.
 	crash
+	// wild is one program, whose tree of n processes does not want to end.
+	wild
 )
 
 // supervisor is one of those that are compared.
@@ -59,8 +61,11 @@ const (
 
 // argv is what the programs of a session run.
 func (s *session) argv() []string {
-	if s.load.kind == crash {
+	switch s.load.kind {
+	case crash:
 		return []string{s.bench.idle, "exit-at-once", "1"}
+	case wild:
+		return []string{s.bench.adversary, s.arena(), strconv.Itoa(s.load.n), wildPause}
 	}
 	return []string{s.bench.idle, s.socket}
 }
@@ -81,6 +86,22 @@ const (
 	pmSocket          = "pm.sock"
 	supervisordSocket = "supervisor.sock"
 )
+
+// cageSupervisor keeps a wild program, and takes the place of floor for that.
+func cageSupervisor(path string) *supervisor {
+	return &supervisor{
+		name: nameFloor,
+		path: path,
+		command: func(s *session) (*exec.Cmd, error) {
+			dir, err := cgroupDir()
+			if err != nil {
+				return nil, err
+			}
+			return exec.Command(path, append([]string{filepath.Join(dir, filepath.Base(s.bench.dir)+"-"+filepath.Base(s.dir))}, s.argv()...)...), nil
+		},
+		end: func(_ context.Context, s *session) error { return s.cmd.Process.Signal(syscall.SIGTERM) },
+	}
+}
 
 func pmSupervisor(path string) *supervisor {
 	return &supervisor{
@@ -105,13 +126,19 @@ func pmEnv(s *session) string { return "PM_SOCKET=" + filepath.Join(s.dir, pmSoc
 // in TOML too.
 func pmConfig(l load, argv []string) string {
 	cmd, _ := json.Marshal(argv) // strings only
-	config := fmt.Sprintf("[programs.idle]\ncmd = %s\nnumprocs = %d\n", cmd, l.n)
+	copies := l.n
+	if l.kind == wild {
+		copies = 1
+	}
+	config := fmt.Sprintf("[programs.idle]\ncmd = %s\nnumprocs = %d\n", cmd, copies)
 	immediate := "starttime = 0\nautorestart = \"always\"\nbackoff.burst = 1000000\n"
 	switch l.kind {
 	case plain:
 		config += immediate + "stdout = \"discard\"\nstderr = \"discard\"\n"
 	case kept:
 		config += immediate
+	case wild:
+		config += "kill.sequence = [\"KILL 1s\"]\nstarttime = 0\nstdout = \"discard\"\nstderr = \"discard\"\n"
 	case crash:
 		config += "startretries = \"unlimited\"\nbackoff = { initial = \"50ms\", factor = 1, max = \"50ms\", burst = 1000000 }\nstdout = \"discard\"\nstderr = \"discard\"\n"
 	}
