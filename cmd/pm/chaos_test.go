@@ -100,10 +100,10 @@ func newChaos(t *testing.T, seed uint64) *chaos {
 	c.judge = newJudge(c)
 	c.writeConfig()
 	t.Cleanup(func() {
-		noneLeft(t, dir)
 		if t.Failed() {
 			c.tellStory()
 		}
+		noneLeft(t, dir)
 		_ = os.RemoveAll(short)
 	})
 	return c
@@ -181,12 +181,22 @@ func (c *chaos) did(format string, args ...any) {
 	c.trace = append(c.trace, fmt.Sprintf("%s round %d: ", time.Now().Format("05.000"), c.round)+fmt.Sprintf(format, args...))
 }
 
-// tellStory prints what was done of late, and the end of the daemon's log.
+// tellStory prints what was done of late, the end of the daemon's log, and what
+// its processes were just doing.
 func (c *chaos) tellStory() {
+	c.strike(worker, unix.SIGQUIT)
+	deadline := time.Now().Add(time.Second)
+	for n := len(c.daemon(worker)); len(c.daemon(worker)) == n && time.Now().Before(deadline); {
+		<-time.After(pollEvery)
+	}
+	c.strike(keeper, unix.SIGQUIT)
+	for len(c.daemon(keeper)) > 0 && time.Now().Before(deadline) {
+		<-time.After(pollEvery)
+	}
 	c.t.Logf("of late:\n%s", strings.Join(c.trace[max(0, len(c.trace)-30):], "\n"))
 	for _, name := range []string{"log", "stderr"} {
 		data, _ := os.ReadFile(filepath.Join(c.dir, name))
-		c.t.Logf("%s:\n%s", name, data[max(0, len(data)-12000):])
+		c.t.Logf("%s:\n%s", name, data[max(0, len(data)-30000):])
 	}
 }
 

@@ -182,16 +182,20 @@ func (c *chaos) check(s settled) {
 func (j *judge) hear() {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	err := j.client.Events(ctx, socket.EventsRequest{Since: j.last}, func(e socket.Event) error {
+	take := func(e socket.Event) error {
 		if e.Seq <= j.last {
 			j.t.Errorf("event %d comes after %d", e.Seq, j.last)
 		}
 		j.last = e.Seq
 		j.note(e)
 		return nil
-	})
-	if err != nil {
-		j.t.Fatalf("round %d: events: %v", j.round, err)
+	}
+	err := errors.New("not asked")
+	for err != nil { // what was killed in the round may die only now
+		if ctx.Err() != nil {
+			j.t.Fatalf("round %d: events: %v", j.round, err)
+		}
+		err = j.client.Events(ctx, socket.EventsRequest{Since: j.last}, take)
 	}
 }
 
