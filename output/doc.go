@@ -7,6 +7,9 @@
 // holding up the program. For programs that write to their file themselves
 // there are [TailFile] and [FollowFile], which hand out the same [Line]s.
 //
+// What a Log keeps can stand in files as well, so that it outlives the process
+// that reads the pipes ([OpenLog]).
+//
 // Bytes are never changed: a line may hold NUL or invalid UTF-8. The package
-// starts no process, writes no file and knows nothing of programs.
+// starts no process and knows nothing of programs.
 package output

@@ -104,11 +104,11 @@ const maxLimits = 1 << 12
 // parseTag finds the hard limit in the text of /proc/PID/limits.
 func parseTag(data []byte) (uint64, error) {
 	const name = "\nMax realtime timeout"
-	at := bytes.Index(data, []byte(name))
-	if at < 0 {
+	_, after, ok := bytes.Cut(data, []byte(name))
+	if !ok {
 		return 0, errLimits
 	}
-	line, _, _ := bytes.Cut(data[at+len(name):], []byte{'\n'})
+	line, _, _ := bytes.Cut(after, []byte{'\n'})
 	fields := bytes.Fields(line)
 	if len(fields) < 2 {
 		return 0, errLimits

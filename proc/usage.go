@@ -52,7 +52,7 @@ func Ended(pid int) bool {
 		return true
 	}
 	fields := bytes.Fields(data[bytes.LastIndexByte(data, ')')+1:])
-	const state, threads = 3 - 3, 20 - 3 // the first after the name is the third
+	const state, threads = 0, 17 // counted from the name on
 	if len(fields) <= threads || !bytes.Contains([]byte("ZX"), fields[state]) {
 		return false
 	}

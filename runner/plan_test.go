@@ -59,7 +59,7 @@ func TestSuccessorIsPlanned(t *testing.T) {
 			Backoff: Backoff{Burst: 5, BurstWindow: 10 * time.Second}, Stop: []StopStep{{Signal: 15, Wait: time.Second}},
 			Command: func(int) (*proc.Command, error) { return &proc.Command{}, nil },
 		}
-		if err := g.Apply(ctx, []*Program{p}, nil); err != nil {
+		if err := g.Apply(ctx, []*Program{p}, nil, nil); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(500 * time.Millisecond)
@@ -81,13 +81,13 @@ func TestSuccessorIsPlanned(t *testing.T) {
 		host.take()
 		changed := *p
 		changed.Restart = RestartNever
-		if err := g.Apply(ctx, []*Program{&changed}, nil); err != nil {
+		if err := g.Apply(ctx, []*Program{&changed}, nil, nil); err != nil {
 			t.Fatal(err)
 		}
 		if plans := host.take(); !slices.Equal(plans, []string{"unplan " + planned}) {
 			t.Errorf("after a change to never: %q", plans)
 		}
-		if err := g.Apply(ctx, []*Program{p}, nil); err != nil {
+		if err := g.Apply(ctx, []*Program{p}, nil, nil); err != nil {
 			t.Fatal(err)
 		}
 	})
