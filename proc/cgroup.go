@@ -43,7 +43,7 @@ type cgroups struct {
 
 // sweepAfter is how long cgroups that are done with lie about. Removing one takes
 // a lock that starting a process takes too.
-const sweepAfter = 25 * time.Millisecond
+const sweepAfter = 5 * time.Millisecond
 
 // newCgroups finds out where cgroups can be made, inside pm's own. With none to
 // be made ahead, there will be few, and they lie there by themselves.
