@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -32,6 +33,7 @@ type Link struct {
 	asked     int
 	refused   error
 	warnings  []string
+	leaders   map[string]int // pidfds of the main processes that live, by task
 }
 
 // Hello is what a keeper tells a worker first.
@@ -62,6 +64,7 @@ func Attach(file *os.File) (*Link, error) {
 		wire:  w,
 		ready: make(chan struct{}, 1), outgo: make(chan struct{}, 1), gone: make(chan struct{}),
 		signals: make(chan syscall.Signal, 64), questions: map[int]chan syscall.Errno{},
+		leaders: map[string]int{},
 	}
 	k, d, err := w.receive()
 	if err != nil {
@@ -100,6 +103,12 @@ func (l *Link) Close() {
 	l.post(nil)
 	l.done.Wait()
 	l.wire.close()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, fd := range l.leaders {
+		_ = unix.Close(fd)
+		delete(l.leaders, id)
+	}
 }
 
 // Open asks to be told of all tasks: those that the keeper has, or if it is new,
@@ -117,7 +126,8 @@ func (l *Link) Open(stateDir, records string) (warnings []string, err error) {
 			return nil, ErrGone
 		}
 		l.mu.Lock()
-		replayed := len(l.events) > 0 && l.events[len(l.events)-1].Kind == proc.Replayed
+		// More may have come behind it.
+		replayed := slices.ContainsFunc(l.events, func(e proc.Event) bool { return e.Kind == proc.Replayed })
 		warnings, err = l.warnings, l.refused
 		l.mu.Unlock()
 		if replayed || err != nil {
@@ -228,8 +238,33 @@ func (l *Link) receive() {
 func (l *Link) event(e proc.Event) {
 	l.mu.Lock()
 	l.events = append(l.events, e)
+	l.attend(e)
 	l.mu.Unlock()
 	wake(l.ready)
+}
+
+// attend keeps hold of the main process of a task as long as that lives: should
+// the keeper be killed, whoever takes its place asks the kernel by it how the
+// process has ended, also if that was at once. The caller holds l.mu.
+func (l *Link) attend(e proc.Event) {
+	fd, known := l.leaders[e.ID]
+	switch {
+	case e.Kind == proc.Spawned && !known:
+		if fd, err := unix.PidfdOpen(e.PID, 0); err == nil { // else it has ended, and that is told
+			l.leaders[e.ID] = fd
+		}
+	case e.Kind == proc.Exited && known:
+		_ = unix.Close(fd)
+		delete(l.leaders, e.ID)
+	}
+}
+
+// Leaders returns a file for [proc.Keeper.Inherit] that lists descriptors of the
+// main processes of tasks, which survive an execve(2) of this process.
+func (l *Link) Leaders() (*os.File, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return proc.Bequeath(l.leaders)
 }
 
 func (l *Link) answer(question int, errno syscall.Errno) {

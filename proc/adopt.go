@@ -21,6 +21,7 @@ import (
 // takeOver makes the tasks of an earlier keeper this one's. The caller holds
 // k.mu.
 func (k *Keeper) takeOver(tasks map[string]*known) {
+	defer k.dropBequest()
 	if len(tasks) == 0 {
 		return
 	}
@@ -91,24 +92,45 @@ func (k *Keeper) isLeader(t *known) bool {
 // was not seen.
 func (k *Keeper) adopt(t *tree) {
 	t.adopted = true
-	fd, err := unix.PidfdOpen(t.pid, 0)
-	if err != nil || !k.belongs(t.pid, t) {
-		if err == nil {
-			_ = unix.Close(fd)
-		}
+	if t.pidfd = k.hold(t); t.pidfd < 0 {
 		k.deadBefore(t)
 		return
 	}
-	t.pidfd = fd
+	var err error
 	if k.watched == nil {
 		k.watched, err = newWatcher(k)
 	}
 	if err == nil {
-		err = k.watched.add(fd)
+		err = k.watched.add(t.pidfd)
 	}
 	if err != nil {
 		k.log.Error("a program that runs on cannot be watched", "task", t.id, "pid", t.pid, "error", err)
 	}
+}
+
+// hold returns a pidfd of the leader of a task, -1 if there is none. One that was
+// bequeathed tells also of a leader that has ended meanwhile.
+func (k *Keeper) hold(t *tree) int {
+	fd, bequeathed := k.bequest[t.id]
+	delete(k.bequest, t.id)
+	if !bequeathed {
+		var err error
+		if fd, err = unix.PidfdOpen(t.pid, 0); err != nil {
+			return -1
+		}
+	}
+	if k.belongs(t.pid, t) || bequeathed && hasEnded(fd) {
+		return fd
+	}
+	_ = unix.Close(fd)
+	return -1
+}
+
+// hasEnded reports whether the process of a pidfd has.
+func hasEnded(pidfd int) bool {
+	poll := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	n, err := unix.Poll(poll, 0)
+	return err == nil && n == 1
 }
 
 // deadBefore notes a leader that has ended while no keeper lived.

@@ -55,8 +55,9 @@ type Keeper struct {
 	spawning  int            // how many requests are being carried out, all of
 	rank      int            // this rank
 	attended  map[int]chan Status
-	records   *records // nil: none are kept
-	watched   *watcher // nil: no task was adopted
+	records   *records       // nil: none are kept
+	watched   *watcher       // nil: no task was adopted
+	bequest   map[string]int // pidfds of leaders that an earlier program in this process held, by task
 }
 
 // request is a spawn that waits for a spawner.
@@ -322,12 +323,25 @@ func (k *Keeper) tell(e Event) {
 	wake(k.ready)
 }
 
-// Hold waits until no process is being started, and lets none be until release
-// is called. Across an execve(2) nothing may be half started: nobody would know
-// of it.
-func (k *Keeper) Hold() (release func()) {
+// HandOver prepares an execve(2) by which this process becomes another keeper. It
+// waits until nothing is half done, neither a launch nor the collection of an end,
+// and lets nothing begin until release is called. leaders is for
+// [Keeper.Inherit]; nil if there was an error.
+func (k *Keeper) HandOver() (leaders *os.File, release func(), err error) {
 	k.launching.Lock()
-	return k.launching.Unlock
+	k.mu.Lock()
+	release = func() {
+		k.mu.Unlock()
+		k.launching.Unlock()
+	}
+	adopted := map[string]int{}
+	for id, t := range k.tasks {
+		if t.pidfd >= 0 {
+			adopted[id] = t.pidfd
+		}
+	}
+	leaders, err = Bequeath(adopted)
+	return leaders, release, err
 }
 
 // Release says that the owner of a task that has exited or failed is done with

@@ -110,7 +110,7 @@ func runWorker(ctx context.Context, e *env, o daemonOptions) error {
 	}
 	link, err := keeper.Attach(files[0])
 	if errors.Is(err, keeper.ErrGone) {
-		return replaceKeeper(slog.New(slog.NewTextHandler(e.stderr, nil)), "", nil)
+		return replaceKeeper(slog.New(slog.NewTextHandler(e.stderr, nil)), nil, "", nil)
 	}
 	if err != nil {
 		return err
@@ -136,7 +136,7 @@ func runWorker(ctx context.Context, e *env, o daemonOptions) error {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	err = d.takeOver(e, b)
 	if errors.Is(err, keeper.ErrGone) {
-		return replaceKeeper(d.log, b.dir, b.lock)
+		return replaceKeeper(d.log, link, b.dir, b.lock)
 	}
 	if err != nil {
 		_ = listener.Close()
@@ -365,7 +365,7 @@ func (d *daemon) serve(ctx context.Context, listener net.Listener, b *beginning)
 	select {
 	case <-d.quitting:
 	case <-d.link.Gone():
-		return replaceKeeper(d.log, b.dir, b.lock)
+		return replaceKeeper(d.log, d.link, b.dir, b.lock)
 	case <-ctx.Done():
 		d.quit(false)
 	}
@@ -375,7 +375,7 @@ func (d *daemon) serve(ctx context.Context, listener net.Listener, b *beginning)
 	select {
 	case err = <-ended:
 	case <-d.link.Gone():
-		return replaceKeeper(d.log, b.dir, b.lock)
+		return replaceKeeper(d.log, d.link, b.dir, b.lock)
 	}
 	d.events.publish(socket.Event{Time: time.Now().UTC(), Type: eventDaemonStopped, PID: os.Getpid()})
 	stopServing()
@@ -393,7 +393,7 @@ func (d *daemon) serve(ctx context.Context, listener net.Listener, b *beginning)
 	if d.binary != "" {
 		d.link.Upgrade(d.binary)
 		<-d.link.Gone()
-		return replaceKeeper(d.log, b.dir, b.lock)
+		return replaceKeeper(d.log, d.link, b.dir, b.lock)
 	}
 	d.link.End(code, d.keep)
 	return err

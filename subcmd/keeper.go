@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"os/signal"
 	"syscall"
@@ -41,18 +42,23 @@ func runKeeper(ctx context.Context, e *env) error {
 	if err != nil {
 		return usageError(err)
 	}
+	inherited := inherited()
+	if list := inherited.Held[leadersFile]; list != nil {
+		delete(inherited.Held, leadersFile)
+		if err := programs.Inherit(list); err != nil {
+			log.Error("how programs end that run on may be unknown", "error", err)
+		}
+	}
 	activated := listenFiles()
 	options := keeper.Options{
-		Programs: programs, Signals: signals, Inheritance: inherited(), Log: log,
+		Programs: programs, Signals: signals, Inheritance: inherited, Log: log,
 		Start: func(path string, conn *os.File) (*proc.Attendant, error) {
 			return programs.Attend(workerCommand(orElse(path, "/proc/self/exe"), append([]*os.File{conn}, activated...)))
 		},
 	}
 	outcome, err := keeper.Run(ctx, options)
 	for err == nil && outcome.Upgrade != "" {
-		release := programs.Hold()
-		failure := become(outcome.Upgrade, outcome.Inheritance)
-		release()
+		failure := handOver(programs, log, outcome)
 		options.Inheritance = outcome.Inheritance
 		options = options.Failed(failure)
 		outcome, err = keeper.Run(ctx, options)
@@ -67,6 +73,26 @@ func runKeeper(ctx context.Context, e *env) error {
 		return exitStatus(outcome.Code)
 	}
 	return nil
+}
+
+// handOver makes this process the program that an outcome names. It returns only
+// if that fails.
+func handOver(programs *proc.Keeper, log *slog.Logger, outcome keeper.Outcome) error {
+	leaders, release, err := programs.HandOver()
+	defer release()
+	i := outcome.Inheritance
+	i.Held = maps.Clone(i.Held)
+	leave(i, leaders, err, log)
+	return become(outcome.Upgrade, i)
+}
+
+// leave adds the leaders of tasks to what a keeper is left.
+func leave(i keeper.Inheritance, leaders *os.File, err error, log *slog.Logger) {
+	if err != nil {
+		log.Error("how programs end that run on may be unknown", "error", err)
+		return
+	}
+	i.Held[leadersFile] = leaders
 }
 
 // workerCommand starts the pm at path as a worker.
@@ -113,18 +139,25 @@ func become(path string, i keeper.Inheritance) error {
 	return fmt.Errorf("cannot become %s: %w", path, err)
 }
 
+// leadersFile names what a worker that becomes a keeper leaves of the programs.
+const leadersFile = "leaders"
+
 // replaceKeeper makes this worker the keeper, since that has died: nobody else
-// knows of the programs. It leaves what the worker has got hold of so far. Under
-// a service manager, which starts a new daemon anyway, it only ends: that daemon
-// adopts the programs.
-func replaceKeeper(log *slog.Logger, stateDir string, lock *os.File) error {
+// knows of the programs. It leaves what the worker has got hold of so far: link is
+// nil if it has not even heard of the programs. Under a service manager, which
+// starts a new daemon anyway, it only ends: that daemon adopts the programs.
+func replaceKeeper(log *slog.Logger, link *keeper.Link, stateDir string, lock *os.File) error {
 	if os.Getenv("NOTIFY_SOCKET") != "" {
 		return errors.New("the keeper was killed; the programs run on, and the next daemon adopts them")
 	}
 	log.Error("the keeper was killed, the worker takes its place; programs run on")
-	held := map[string]*os.File{}
+	i := keeper.Inheritance{StateDir: stateDir, Held: map[string]*os.File{}, Orphaned: true}
 	if lock != nil {
-		held["lock"] = lock
+		i.Held["lock"] = lock
 	}
-	return become("/proc/self/exe", keeper.Inheritance{StateDir: stateDir, Held: held, Orphaned: true})
+	if link != nil {
+		leaders, err := link.Leaders()
+		leave(i, leaders, err, log)
+	}
+	return become("/proc/self/exe", i)
 }

@@ -61,9 +61,9 @@ type chaos struct {
 	kills  int // of the daemon's processes
 
 	round   int
-	variant int  // of the configuration file
-	blind   bool // in this round nobody of the daemon lived for a while
-	struck  map[role]int
+	variant int          // of the configuration file
+	blind   bool         // in this round nobody of the daemon lived for a while
+	struck  map[role]int // how many of the daemon's processes were ended in this round
 	judge   judge
 
 	mu      sync.Mutex      // guards what the steps of a round write
@@ -338,11 +338,6 @@ func (c *chaos) strike(want role, sig syscall.Signal) (hit []int) {
 
 func (c *chaos) killHalf(name string, r role) step {
 	return step{"kill the " + name, func() {
-		if r == keeper {
-			c.mu.Lock()
-			c.blind = true
-			c.mu.Unlock()
-		}
 		hit := c.strike(r, unix.SIGKILL)
 		c.count(r, len(hit))
 		c.did("killed the %s %v", name, hit)
@@ -466,7 +461,12 @@ func (c *chaos) reload() step {
 }
 
 func (c *chaos) upgrade() step {
-	return step{"pm upgrade", func() { c.touch([]string{"upgrade", "--timeout", "30s"}) }}
+	return step{"pm upgrade", func() {
+		c.mu.Lock()
+		c.struck[worker]++ // for a moment there is only the keeper
+		c.mu.Unlock()
+		c.touch([]string{"upgrade", "--timeout", "30s"})
+	}}
 }
 
 // touch runs a pm that may stop the given programs.

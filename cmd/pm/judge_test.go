@@ -32,6 +32,7 @@ type judge struct {
 type told struct {
 	id     string
 	run    run
+	round  int // in which it was first told of
 	starts int
 	ends   []socket.Event // that tell of its end
 	judged bool
@@ -206,7 +207,7 @@ func (j *judge) note(e socket.Event) {
 	}
 	t := j.tasks[e.Task.ID]
 	if t == nil {
-		t = &told{id: e.Task.ID, run: run{e.Instance, e.PID}}
+		t = &told{id: e.Task.ID, run: run{e.Instance, e.PID}, round: j.round}
 		j.tasks[t.id] = t
 		j.runs[t.run] = append(j.runs[t.run], t)
 	}
@@ -339,7 +340,7 @@ func (j *judge) possible(t *told, l *life) (list []string) {
 	if j.wasTouched(t.run.instance) {
 		list = append(list, "SIGTERM", "SIGKILL")
 	}
-	if j.blind {
+	if j.mayBeUnknown(t) {
 		list = append(list, unknownEnd)
 	}
 	if l == nil {
@@ -356,6 +357,13 @@ func (j *judge) possible(t *told, l *life) (list []string) {
 		nth--
 	}
 	return list
+}
+
+// mayBeUnknown reports whether nobody may have seen the end of a task: all of the
+// daemon was dead, or the keeper was killed when its worker was just starting, or
+// had not heard of the task.
+func (j *judge) mayBeUnknown(t *told) bool {
+	return j.blind || j.struck[keeper] > 0 && (j.struck[keeper]+j.struck[worker] > 1 || t.round == j.round)
 }
 
 // compareCounts demands that restarts are counted, and that nobody but a command
@@ -389,7 +397,7 @@ func (j *judge) compareConfig(s settled, polite *socket.Instance) {
 		j.t.Fatal(err)
 	}
 	want := config.Programs["polite"].Env["VARIANT"]
-	if got, _ := environOf(polite.PID, "VARIANT"); got != want {
+	if got, lives := environOf(polite.PID, "VARIANT"); lives && got != want {
 		j.t.Errorf("round %d: variant %s of polite runs, and %s is in force", j.round, got, want)
 	}
 }
