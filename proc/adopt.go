@@ -227,6 +227,7 @@ func (k *Keeper) adoptedEnded(pidfd int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.ended(t, death{status, now})
+	k.nextHot(true)
 }
 
 func (k *Keeper) adoptedBy(pidfd int) *tree {

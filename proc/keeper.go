@@ -45,6 +45,7 @@ type Keeper struct {
 	mu        sync.Mutex // guards all below
 	tags      *tagSpan   // nil: no tags left at this depth
 	queue     []request
+	hot       *request // a successor that the reaper may start itself
 	events    []Event
 	tasks     map[string]*tree
 	leaders   map[int]*tree
@@ -236,7 +237,7 @@ func newKeeper(log *slog.Logger, waits int) (*Keeper, error) {
 	}
 	k.cgroups = newCgroups(spares)
 	var all []*slots
-	for range spawners {
+	for range spawners + 1 {
 		s, err := newSlots()
 		if err != nil {
 			cancel()
@@ -245,10 +246,10 @@ func newKeeper(log *slog.Logger, waits int) (*Keeper, error) {
 		s.keeper = k
 		all = append(all, s)
 	}
-	for _, s := range all {
+	for _, s := range all[1:] {
 		k.done.Go(func() { k.spawner(ctx, s) }) // ends with ctx
 	}
-	go k.reaper(ctx)                     // ends with ctx, but not before the next death of a child
+	go k.reaper(ctx, all[0])             // ends with ctx, but not before the next death of a child
 	k.done.Go(func() { k.janitor(ctx) }) // ends with ctx
 	return k, nil
 }
@@ -575,6 +576,7 @@ func (k *Keeper) start(s *slots, req request) {
 	if d, ended := k.unclaimed[out.pid]; ended {
 		delete(k.unclaimed, out.pid)
 		k.ended(t, d)
+		k.nextHot(true)
 	}
 }
 
@@ -639,8 +641,13 @@ func quietDeaths() {
 // came to the subreaper. One thread waits for all children: nothing wakes up for
 // a death sooner, and there is no queue of signals to lose one in. When there is
 // no child at all there can be no orphan either, and it waits for a spawn.
-func (k *Keeper) reaper(ctx context.Context) {
+//
+// The successor of a task that has ended it starts itself, since a hand-over to a
+// spawner takes as long as half of a launch; unless deaths come in swarms.
+func (k *Keeper) reaper(ctx context.Context, s *slots) {
+	defer s.close()
 	for ctx.Err() == nil {
+		begin := time.Now()
 		pid, err := peek(k.waits)
 		now := time.Now()
 		if ctx.Err() != nil { // the child may be another keeper's
@@ -656,7 +663,10 @@ func (k *Keeper) reaper(ctx context.Context) {
 		if err != nil { // EINTR
 			continue
 		}
-		k.reap(pid, now)
+		if next := k.reap(pid, now, now.Sub(begin) < swarming); next != nil {
+			k.start(s, *next)
+			continue
+		}
 		// Whoever the death concerns goes first, on this very thread: the next
 		// wait blocks it.
 		runtime.Gosched()
@@ -666,20 +676,27 @@ func (k *Keeper) reaper(ctx context.Context) {
 // reap takes the status of a child that has ended or been stopped. It does so
 // under the mutex: a leader that is not known to be dead is not reaped, and its
 // pid is no other's.
-func (k *Keeper) reap(pid int, now time.Time) {
+// It returns the successor that is to be started, if there is one and no swarm
+// of deaths.
+func (k *Keeper) reap(pid int, now time.Time, swarm bool) (next *request) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	defer func() { next = k.nextHot(swarm) }()
 	k.noteOrphan(pid)
 	var ws unix.WaitStatus
 	if got, err := unix.Wait4(pid, &ws, unix.WNOHANG|k.waits, nil); got != pid || err != nil {
-		return
+		return nil
 	}
 	if ws.Stopped() {
 		k.paused(pid, ws.StopSignal())
-		return
+		return nil
 	}
 	k.reaped(pid, death{statusOf(ws), now})
+	return nil
 }
+
+// swarming is how soon after the last a death must come to be one of a swarm.
+const swarming = 200 * time.Microsecond
 
 // peek waits until a child has ended, or with WUNTRACED been stopped, and leaves
 // it as it is: a zombie still has its tag.

@@ -47,8 +47,8 @@ func (k *Keeper) Unplan(id string) {
 	}
 }
 
-// succeed starts the successor of a task that has just ended, before anything
-// that waits to be started. The caller holds k.mu.
+// succeed has the successor of a task that has just ended started, before anything
+// that waits to be. The caller holds k.mu, and then calls nextHot.
 func (k *Keeper) succeed(t *tree) {
 	next := t.next
 	t.next = nil
@@ -56,6 +56,22 @@ func (k *Keeper) succeed(t *tree) {
 		return
 	}
 	k.tasks[next.ID] = newTree(next.ID)
-	k.queue = slices.Insert(k.queue, 0, request{next.ID, next.Rank, func() (*Command, error) { return next.Command, nil }})
+	k.hot = &request{next.ID, next.Rank, func() (*Command, error) { return next.Command, nil }}
+}
+
+// nextHot hands the successor to the caller, or if there is a swarm of deaths or
+// much to do to the spawners. The caller holds k.mu.
+func (k *Keeper) nextHot(swarm bool) *request {
+	next := k.hot
+	k.hot = nil
+	switch {
+	case next == nil:
+		return nil
+	case !swarm && k.spawning == 0 && len(k.queue) == 0:
+		k.spawning, k.rank = 1, next.rank
+		return next
+	}
+	k.queue = slices.Insert(k.queue, 0, *next)
 	wake(k.spawnable)
+	return nil
 }
