@@ -86,6 +86,24 @@ func TestKeptOutputOutlivesTheLog(t *testing.T) {
 }
 
 // The files never hold more than about the limit, and always the latest.
+// A thousand programs that print nothing end without a file being made for any.
+func TestNoOutputMakesNoFiles(t *testing.T) {
+	dir := t.TempDir()
+	l := opened(t, 0, filepath.Join(dir, "web.0"))
+	pump(t, l, Stdout, func(*os.File) {})
+	if entries, err := os.ReadDir(dir); len(entries) > 0 || err != nil {
+		t.Errorf("there are %v, %v", entries, err)
+	}
+	pump(t, l, Stdout, func(f *os.File) { _, _ = f.WriteString("one\n") })
+	pump(t, l, Stdout, func(*os.File) {})
+	if got := lines(l); len(got) != 1 || got[0] != "stdout one" {
+		t.Errorf("got %q", got)
+	}
+	if entries, _ := os.ReadDir(dir); len(entries) == 0 {
+		t.Error("what was printed is not in a file")
+	}
+}
+
 func TestKeptOutputIsBounded(t *testing.T) {
 	const limit = 16 << 10
 	path := filepath.Join(t.TempDir(), "web.0")
