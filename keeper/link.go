@@ -250,7 +250,12 @@ func (l *Link) attend(e proc.Event) {
 	fd, known := l.leaders[e.ID]
 	switch {
 	case e.Kind == proc.Spawned && !known:
-		if fd, err := unix.PidfdOpen(e.PID, 0); err == nil { // else it has ended, and that is told
+		fd, err := unix.PidfdOpen(e.PID, 0)
+		switch {
+		case err != nil: // it has ended, and that is told
+		case proc.IsSpare(fd): // control is worth more
+			_ = unix.Close(fd)
+		default:
 			l.leaders[e.ID] = fd
 		}
 	case e.Kind == proc.Exited && known:

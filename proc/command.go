@@ -315,6 +315,10 @@ func (s *slots) pipe(i int, c *Command, read *int) error {
 	if s.keeper == nil || !s.keeper.holds {
 		return s.move(i, p[1])
 	}
+	if IsSpare(p[1]) {
+		_ = unix.Close(p[1])
+		return unix.EMFILE
+	}
 	both, err := unix.Open("/proc/self/fd/"+strconv.Itoa(p[1]), unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil { // without /proc
 		return s.move(i, p[1])

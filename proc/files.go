@@ -8,6 +8,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// spareFiles are descriptors that programs' output does not get: a process that
+// has none left can neither be controlled nor followed by another.
+const spareFiles = 256
+
+// IsSpare reports whether a descriptor is one of the last that this process may
+// have, and should be closed again if it can be done without.
+func IsSpare(fd int) bool {
+	var limit unix.Rlimit
+	return unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil && limit.Cur > 2*spareFiles && uint64(fd) >= limit.Cur-spareFiles
+}
+
 // MoreFiles lets this process have as many descriptors as the kernel allows, if
 // it has the privilege: a keeper has two for each program whose output it
 // holds. Programs get the limit that pm itself was started with, and so does what
