@@ -22,6 +22,8 @@ import (
 // k.mu.
 func (k *Keeper) takeOver(tasks map[string]*known) {
 	defer k.dropBequest()
+	defer k.dropUnclaimed()
+	k.heir = false
 	if len(tasks) == 0 {
 		return
 	}
@@ -64,8 +66,12 @@ func (t *known) findLeader(members []int) {
 
 // resume finds out what became of the leader of a task.
 func (k *Keeper) resume(t *known, members []int) {
+	d, ended := k.unclaimed[t.pid]
 	switch {
 	case t.failure != nil, t.dead:
+	case ended: // a child, since the execve(2) by which this process became a keeper
+		delete(k.unclaimed, t.pid)
+		k.ended(&t.tree, d)
 	case k.isLeader(t):
 		k.leaders[t.pid] = &t.tree
 	default:

@@ -20,7 +20,10 @@ import (
 // keeperProcess is a process of its own with a keeper that keeps records. It is
 // told what to do by lines, and tells events by lines:
 //
-//	spawn ID CMD…   release ID   kill ID   term ID   exec
+//	spawn ID CMD…   release ID   kill ID   term ID   exec [PID]
+//
+// The last makes it a new keeper in the same process; PID is killed and reaped
+// before that has looked at its records.
 type keeperProcess struct {
 	t     *testing.T
 	cmd   *exec.Cmd
@@ -29,7 +32,10 @@ type keeperProcess struct {
 	seen  []string
 }
 
-const keeperEnv = "PM_TEST_KEEPER"
+const (
+	keeperEnv = "PM_TEST_KEEPER"
+	endEnv    = "PM_TEST_KEEPER_END"
+)
 
 func startKeeper(t *testing.T, records string) *keeperProcess {
 	t.Helper()
@@ -94,9 +100,12 @@ func TestKeeperProcess(t *testing.T) {
 	if records == "" {
 		return // it is no test
 	}
-	k, err := NewKeeper(slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	k, err := NewHeir(slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if pid, err := strconv.Atoi(os.Getenv(endEnv)); err == nil {
+		endAndWait(t, pid)
 	}
 	warning, err := k.Resume(records)
 	if err != nil || warning != nil {
@@ -130,7 +139,11 @@ func TestKeeperProcess(t *testing.T) {
 		case "list":
 			fmt.Println("list", len(k.List()))
 		case "exec":
-			_ = syscall.Exec("/proc/self/exe", os.Args, os.Environ())
+			env := os.Environ()
+			if len(words) > 1 {
+				env = append(env, endEnv+"="+words[1])
+			}
+			_ = syscall.Exec("/proc/self/exe", os.Args, env)
 		}
 	}
 	os.Exit(0)
@@ -221,6 +234,15 @@ func endAndWait(t *testing.T, pid int) {
 }
 
 func closeQuietly(fd int) { _ = unix.Close(fd) }
+
+// An end between an execve(2) and the look at the records is not lost.
+func TestEndBeforeResume(t *testing.T) {
+	p := startKeeper(t, recordsFile(t))
+	p.tell("spawn a sleep 1000")
+	p.tell("exec %s", strings.Fields(p.want("spawned a"))[0])
+	p.want("exited a -1 9 false")
+	p.want("empty a")
+}
 
 // What a program writes while no keeper lives waits in its pipe, and it does not
 // die of writing.

@@ -52,7 +52,8 @@ type Keeper struct {
 	tagged    map[uint64]*tree
 	ending    map[*tree]bool // trees with needs
 	needs     needs          // the sum of theirs
-	unclaimed map[int]death  // ended before their spawner wrote them down
+	unclaimed map[int]death  // ended before their spawner wrote them down, or before Resume
+	heir      bool           // Resume is still to come
 	spawning  int            // how many requests are being carried out, all of
 	rank      int            // this rank
 	attended  map[int]chan Status
@@ -178,7 +179,12 @@ const spawners = 2
 // NewKeeper makes this process the keeper of what it will start: a child
 // subreaper that collects every child. Close it to stop its goroutines; it
 // leaves the programs alone.
-func NewKeeper(log *slog.Logger) (*Keeper, error) { return newKeeper(log, 0) }
+func NewKeeper(log *slog.Logger) (*Keeper, error) { return newKeeper(log, 0, false) }
+
+// NewHeir is NewKeeper for a process that may have been another keeper before an
+// execve(2), and so have children that it does not know: their ends wait until
+// [Keeper.Resume] tells whose they are, which therefore has to follow.
+func NewHeir(log *slog.Logger) (*Keeper, error) { return newKeeper(log, 0, true) }
 
 // Resume makes this a keeper that outlives its owner and whose tasks outlive it:
 // it holds the pipes of programs until they are drained, keeps records of its
@@ -197,12 +203,12 @@ func (k *Keeper) Resume(path string) (warning, err error) {
 
 // NewJobKeeper is NewKeeper for a program that shares pm's terminal: Paused
 // events tell when the program is stopped, as by Ctrl-Z.
-func NewJobKeeper(log *slog.Logger) (*Keeper, error) { return newKeeper(log, unix.WUNTRACED) }
+func NewJobKeeper(log *slog.Logger) (*Keeper, error) { return newKeeper(log, unix.WUNTRACED, false) }
 
 // job reports whether this is the keeper of one program only.
 func (k *Keeper) job() bool { return k.waits != 0 }
 
-func newKeeper(log *slog.Logger, waits int) (*Keeper, error) {
+func newKeeper(log *slog.Logger, waits int, heir bool) (*Keeper, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("cannot become a child subreaper: %w", err)
 	}
@@ -212,6 +218,7 @@ func newKeeper(log *slog.Logger, waits int) (*Keeper, error) {
 	k := &Keeper{
 		log:       log,
 		waits:     waits,
+		heir:      heir,
 		main:      fmt.Sprintf("/proc/%d/task", os.Getpid()),
 		cancel:    cancel,
 		spawnable: make(chan struct{}, spawners),
@@ -743,14 +750,20 @@ func (k *Keeper) reaped(pid int, d death) {
 		delete(k.leaders, pid)
 	case known:
 		k.ended(t, d)
-	case k.spawning > 0: // perhaps a program that its spawner has yet to write down
+	case k.spawning > 0 || k.heir: // perhaps a program that its spawner has yet to write down, or Resume
 		k.unclaimed[pid] = d
 		k.recheck()
 	default: // an orphan
 		k.recheck()
 	}
-	if k.spawning == 0 && len(k.unclaimed) > 0 {
-		clear(k.unclaimed) // orphans, all of them
+	k.dropUnclaimed()
+}
+
+// dropUnclaimed forgets ends that nobody will claim: of orphans, all of them. The
+// caller holds k.mu.
+func (k *Keeper) dropUnclaimed() {
+	if k.spawning == 0 && !k.heir && len(k.unclaimed) > 0 {
+		clear(k.unclaimed)
 	}
 }
 
