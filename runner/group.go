@@ -258,8 +258,12 @@ func (g *Group) do(ctx context.Context, f func()) error {
 	done := make(chan struct{})
 	select {
 	case g.requests <- func() { f(); g.effect(func() { close(done) }) }:
-		<-done
-		return nil
+		select {
+		case <-done:
+			return nil
+		case <-g.ended:
+			return errEnded
+		}
 	case <-g.ended:
 		return errEnded
 	case <-ctx.Done():
