@@ -58,6 +58,15 @@ func (e *Encoder) Time(t time.Time) {
 	*e = binary.AppendVarint(*e, int64(Monotonic()-time.Since(t)))
 }
 
+// Wall appends a moment by the wall clock alone: what people are told of it.
+func (e *Encoder) Wall(t time.Time) {
+	if t.IsZero() {
+		*e = binary.AppendVarint(*e, math.MinInt64)
+		return
+	}
+	*e = binary.AppendVarint(*e, t.UnixNano())
+}
+
 // Monotonic reads the clock that all processes of the machine share and that no
 // one can set: CLOCK_MONOTONIC of clock_gettime(2).
 func Monotonic() time.Duration {
@@ -163,6 +172,15 @@ func (d *Decoder) Strings() []string {
 		list[i] = d.String()
 	}
 	return list
+}
+
+// Wall takes a moment that was appended by [Encoder.Wall], in UTC.
+func (d *Decoder) Wall() time.Time {
+	wall := d.varint()
+	if d.err != nil || wall == math.MinInt64 {
+		return time.Time{}
+	}
+	return time.Unix(0, wall).UTC()
 }
 
 // Time takes a moment. It has a monotonic reading, by which it can be compared

@@ -19,6 +19,8 @@ func TestRoundTrip(t *testing.T) {
 	e.Strings(nil)
 	e.Time(now)
 	e.Time(time.Time{})
+	e.Wall(now)
+	e.Wall(time.Time{})
 
 	d := NewDecoder(e)
 	if n := d.Uint(); n != 1<<63 {
@@ -44,6 +46,12 @@ func TestRoundTrip(t *testing.T) {
 	}
 	if at := d.Time(); !at.IsZero() {
 		t.Errorf("zero Time: %v", at)
+	}
+	if at := d.Wall(); at != now.Round(0).UTC() {
+		t.Errorf("Wall: %v, want %v", at, now)
+	}
+	if at := d.Wall(); !at.IsZero() {
+		t.Errorf("zero Wall: %v", at)
 	}
 	if d.More() || d.Err() != nil {
 		t.Errorf("left over: %v, %v", d.More(), d.Err())

@@ -92,12 +92,18 @@ type daemon struct {
 
 // runDaemon is the keeper, or in a process that a keeper has started, the worker.
 func runDaemon(ctx context.Context, e *env, o daemonOptions) error {
+	debug.SetGCPercent(garbage)
 	if os.Getenv(workerEnv) == "" {
 		return runKeeper(ctx, e)
 	}
 	_ = os.Unsetenv(workerEnv)
 	return runWorker(ctx, e, o)
 }
+
+// garbage is how much of it may gather, in percent of what is in use. A start or a
+// stop of many programs is a burst of it, and the quiet after it gives the memory
+// back: see [proc.Trim].
+const garbage = 400
 
 // runWorker takes the state directory and the socket, goes on with what an
 // earlier worker has left or else starts the programs of the file, and serves
@@ -334,7 +340,6 @@ func (d *daemon) serve(ctx context.Context, listener net.Listener, b *beginning)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR2)
 	defer signal.Stop(signals)
 
-	debug.SetGCPercent(200) // start-up is a burst of garbage; quiet moments give it back (proc.Trim)
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWork()
 	var parts errgroup.Group

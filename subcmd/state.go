@@ -50,7 +50,7 @@ const (
 	stateConfig   = 2 // the configuration in force, as JSON
 	stateInstance = 3
 	stateGone     = 4 // an instance is no more
-	stateEvent    = 5 // as JSON
+	stateEvent    = 5
 	stateClosing  = 6 // the daemon is about to end
 )
 
@@ -100,11 +100,7 @@ func (s *state) load(record []byte) error {
 	case stateClosing:
 		s.closing = true
 	case stateEvent:
-		var e socket.Event
-		if err := json.Unmarshal([]byte(d.String()), &e); err != nil {
-			return err
-		}
-		s.events = append(s.events, e)
+		s.events = append(s.events, decodeEvent(d))
 		if len(s.events) > 2*keptEvents {
 			s.events = append([]socket.Event(nil), s.events[keptEvents:]...)
 		}
@@ -165,13 +161,51 @@ func closingRecord() []byte {
 
 // addEvent records an event, with the next commit.
 func (s *state) addEvent(e socket.Event) {
-	data, err := json.Marshal(e)
-	if err != nil {
-		return
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.journal.Add(textRecord(stateEvent, string(data)))
+	s.journal.Add(eventRecord(e))
+}
+
+func eventRecord(e socket.Event) []byte {
+	r := codec.Encoder(make([]byte, 0, 160))
+	r.Int(stateEvent)
+	r.Int(e.Schema)
+	r.Uint(e.Seq)
+	r.Wall(e.Time)
+	for _, text := range []string{e.Type, e.Instance, e.Program, e.By, e.Message} {
+		r.String(text)
+	}
+	r.Int(e.PID)
+	r.Bool(e.Task != nil)
+	if e.Task != nil {
+		r.String(e.Task.ID)
+		r.String(e.Task.State)
+	}
+	r.Bool(e.Exit != nil)
+	if e.Exit != nil {
+		r.Int(e.Exit.Code)
+		r.String(e.Exit.Signal)
+		r.Bool(e.Exit.Unknown)
+		r.Wall(e.Exit.Time)
+		r.Bool(e.Exit.Expected)
+	}
+	return r
+}
+
+// decodeEvent reads what follows the kind of an eventRecord.
+func decodeEvent(d *codec.Decoder) socket.Event {
+	e := socket.Event{Schema: d.Int(), Seq: d.Uint(), Time: d.Wall()}
+	for _, text := range []*string{&e.Type, &e.Instance, &e.Program, &e.By, &e.Message} {
+		*text = d.String()
+	}
+	e.PID = d.Int()
+	if d.Bool() {
+		e.Task = &socket.Task{ID: d.String(), State: d.String()}
+	}
+	if d.Bool() {
+		e.Exit = &socket.Exit{Code: d.Int(), Signal: d.String(), Unknown: d.Bool(), Time: d.Wall(), Expected: d.Bool()}
+	}
+	return e
 }
 
 func textRecord(kind int, text string) []byte {
@@ -248,9 +282,7 @@ func (s *state) rewrite(recent []socket.Event) error {
 		all = append(all, instanceRecord(key, record))
 	}
 	for _, e := range recent {
-		if data, err := json.Marshal(e); err == nil {
-			all = append(all, textRecord(stateEvent, string(data)))
-		}
+		all = append(all, eventRecord(e))
 	}
 	return s.journal.Rewrite(all)
 }
