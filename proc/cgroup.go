@@ -38,12 +38,16 @@ type cgroups struct {
 	made  uint64     // for their names
 	spare []string   // nobody has used them
 	spent []string   // of tasks that are gone, to be removed
-	since time.Time  // when the first of these came
+	first time.Time  // when the first of these came
+	last  time.Time  // and the last
 }
 
-// sweepAfter is how long cgroups that are done with lie about. Removing one takes
-// a lock that starting a process takes too.
-const sweepAfter = 5 * time.Millisecond
+// Removing a cgroup takes a lock that starting a process takes too, and time from
+// those who stop many. So it waits for a quiet moment, but not for ever.
+const (
+	sweepAfter  = 20 * time.Millisecond // since the last one came
+	sweepAtLast = 200 * time.Millisecond
+)
 
 // newCgroups finds out where cgroups can be made, inside pm's own. With none to
 // be made ahead, there will be few, and they lie there by themselves.
@@ -167,8 +171,9 @@ func (c *cgroups) provide() bool {
 func (c *cgroups) drop(path string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.last = time.Now()
 	if len(c.spent) == 0 {
-		c.since = time.Now()
+		c.first = c.last
 	}
 	c.spent = append(c.spent, path)
 }
@@ -180,7 +185,7 @@ func (c *cgroups) sweepDue() time.Duration {
 	if len(c.spent) == 0 {
 		return 0
 	}
-	return time.Until(c.since.Add(sweepAfter))
+	return min(time.Until(c.last.Add(sweepAfter)), time.Until(c.first.Add(sweepAtLast)))
 }
 
 // sweep removes the cgroups that are done with.

@@ -128,10 +128,10 @@ func (k *Keeper) review(t *tree) {
 	k.needs.pass += now.pass - t.counted.pass
 	k.needs.urgent += now.urgent - t.counted.urgent
 	k.needs.dying += now.dying - t.counted.dying
-	t.counted = now
-	if k.needs.dying == 0 {
+	if t.counted.dying > now.dying && k.needs.dying == 0 {
 		wake(k.still)
 	}
+	t.counted = now
 }
 
 // lull waits while leaders that were asked to end do so one after the other: such
@@ -147,12 +147,15 @@ func (k *Keeper) lull(ctx context.Context, earliest time.Time) {
 		timer := time.NewTimer(stillness)
 		select {
 		case <-ctx.Done():
-		case <-k.still:
+			timer.Stop()
+			return
+		case <-k.still: // perhaps of an earlier swarm
+			timer.Stop()
+			continue
 		case <-timer.C:
 		}
-		timer.Stop()
 		now := time.Now()
-		if ctx.Err() != nil || now.After(earliest) && (now.After(end) || k.dying() == before) {
+		if now.After(earliest) && (now.After(end) || k.dying() == before) {
 			return
 		}
 	}
