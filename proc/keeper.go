@@ -45,7 +45,9 @@ type Keeper struct {
 	mu        sync.Mutex // guards all below
 	tags      *tagSpan   // nil: no tags left at this depth
 	queue     []request
-	hot       *request // a successor that the reaper may start itself
+	hot       *request        // a successor that the reaper may start itself
+	hushed    bool            // a successor is about to be started: nobody is woken
+	missed    []chan struct{} // whom to wake then
 	events    []Event
 	tasks     map[string]*tree
 	leaders   map[int]*tree
@@ -328,7 +330,27 @@ func (k *Keeper) Take() []Event {
 // tell queues an event. The caller holds k.mu.
 func (k *Keeper) tell(e Event) {
 	k.events = append(k.events, e)
-	wake(k.ready)
+	k.wake(k.ready)
+}
+
+// wake is the like of the function of that name, but keeps it for later while a
+// successor is about to be started: whoever wakes up takes a processor, and a
+// replacement is what others wait for. The caller holds k.mu.
+func (k *Keeper) wake(c chan struct{}) {
+	if k.hushed {
+		k.missed = append(k.missed, c)
+		return
+	}
+	wake(c)
+}
+
+// unhush wakes who was to be woken. The caller holds k.mu.
+func (k *Keeper) unhush() {
+	k.hushed = false
+	for _, c := range k.missed {
+		wake(c)
+	}
+	k.missed = k.missed[:0]
 }
 
 // HandOver prepares an execve(2) by which this process becomes another keeper. It
@@ -565,6 +587,7 @@ func (k *Keeper) start(s *slots, req request) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	defer k.unhush()
 	k.spawning--
 	t := k.tasks[req.id]
 	if fail != nil {
@@ -672,6 +695,7 @@ func (k *Keeper) reaper(ctx context.Context, s *slots) {
 		}
 		if next := k.reap(pid, now, now.Sub(begin) < swarming); next != nil {
 			k.start(s, *next)
+			wake(k.spawnable) // to make a cgroup in place of the one that was taken
 			continue
 		}
 		// Whoever the death concerns goes first, on this very thread: the next
@@ -688,7 +712,12 @@ func (k *Keeper) reaper(ctx context.Context, s *slots) {
 func (k *Keeper) reap(pid int, now time.Time, swarm bool) (next *request) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	defer func() { next = k.nextHot(swarm) }()
+	k.hushed = !swarm
+	defer func() {
+		if next = k.nextHot(swarm); next == nil {
+			k.unhush()
+		}
+	}()
 	k.noteOrphan(pid)
 	var ws unix.WaitStatus
 	if got, err := unix.Wait4(pid, &ws, unix.WNOHANG|k.waits, nil); got != pid || err != nil {
@@ -780,13 +809,13 @@ func (k *Keeper) ended(t *tree, d death) {
 	k.record(recordExited, t)
 	k.tellExited(t)
 	k.succeed(t)
-	wake(k.passes)
+	k.wake(k.passes)
 }
 
 // recheck asks the janitor to look again at trees whose leader is gone: the
 // last process of such a tree is a child of ours, and one has just ended. The
 // caller holds k.mu.
-func (k *Keeper) recheck() { wake(k.passes) }
+func (k *Keeper) recheck() { k.wake(k.passes) }
 
 // orphans counts what the leader of t has left behind: who is in its cgroup, or
 // else the processes with its tag that have come to pm itself. The latter costs
