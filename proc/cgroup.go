@@ -30,6 +30,7 @@ const spareCgroups = 4
 // are made ahead, in quiet moments: the replacement of a program that has died
 // need not wait for its own.
 type cgroups struct {
+	dir    string // all of pm's lie in it
 	whole  string // holds those of all tasks; empty: none does
 	prefix string // of the paths of those of tasks; empty: there are none
 	ahead  int    // how many are made ahead
@@ -57,15 +58,14 @@ func newCgroups(ahead int) *cgroups {
 	if dir == "" || unix.Access(dir+"/cgroup.procs", unix.W_OK) != nil {
 		return &cgroups{}
 	}
-	removeStale(dir)
 	path := fmt.Sprintf("%s/%s%d-%d", dir, cgroupPrefix, os.Getpid(), rand.Uint32())
 	if ahead == 0 {
-		return &cgroups{prefix: path + "-"}
+		return &cgroups{dir: dir, prefix: path + "-"}
 	}
 	if err := unix.Mkdir(path, 0o700); err != nil {
 		return &cgroups{}
 	}
-	return &cgroups{whole: path, prefix: path + "/", ahead: ahead}
+	return &cgroups{dir: dir, whole: path, prefix: path + "/", ahead: ahead}
 }
 
 // ownCgroup returns the directory of the cgroup that pm itself is in; empty if
@@ -107,13 +107,16 @@ func cgroupMount() string {
 
 // removeStale removes the empty cgroups that an earlier pm left, one that lives
 // no more. One in use cannot be removed.
-func removeStale(dir string) {
+func (c *cgroups) removeStale() {
+	if c.dir == "" {
+		return
+	}
 	var stale []string
-	_ = eachName(dir, func(name []byte) {
+	_ = eachName(c.dir, func(name []byte) {
 		rest, ours := strings.CutPrefix(string(name), cgroupPrefix)
 		pid, _, ok := strings.Cut(rest, "-")
 		if ours && ok && unix.Access("/proc/"+pid, unix.F_OK) != nil {
-			stale = append(stale, dir+"/"+string(name))
+			stale = append(stale, c.dir+"/"+string(name))
 		}
 	})
 	for _, path := range stale {

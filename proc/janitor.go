@@ -50,6 +50,7 @@ func newKilling() killing {
 
 // janitor runs passes while there are trees to look after.
 func (k *Keeper) janitor(ctx context.Context) {
+	k.cgroups.removeStale()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var (

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -71,8 +72,9 @@ const (
 	maxSegment    = 64 << 20
 )
 
-// castagnoli has an instruction on every machine that pm runs on.
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+// castagnoli has an instruction on every machine that pm runs on. Its tables are
+// made at first use: most commands keep no spool.
+var castagnoli = sync.OnceValue(func() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) })
 
 // openSpool opens or makes the spool in dir, which no other process may have
 // open.
@@ -207,7 +209,7 @@ func parseRecord(data []byte) (content []byte, size int) {
 		return nil, 0
 	}
 	content = data[recordHeader : recordHeader+n]
-	if crc32.Checksum(content, castagnoli) != binary.LittleEndian.Uint32(data[4:]) {
+	if crc32.Checksum(content, castagnoli()) != binary.LittleEndian.Uint32(data[4:]) {
 		return nil, 0
 	}
 	return content, recordHeader + int(n)
@@ -274,7 +276,7 @@ func (s *spool) write(lines []byte) error {
 
 func appendRecord(dst, content []byte) []byte {
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(content)))
-	dst = binary.LittleEndian.AppendUint32(dst, crc32.Checksum(content, castagnoli))
+	dst = binary.LittleEndian.AppendUint32(dst, crc32.Checksum(content, castagnoli()))
 	return append(dst, content...)
 }
 

@@ -38,10 +38,20 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 
 // run parses args and runs the command that they name.
 func run(ctx context.Context, e *env, args []string) error {
-	app := newApp(e)
+	app := newApp(e, offered(e, args)...)
 	args = interspersed(app, args)
 	lean(app, args)
 	return app.RunContext(ctx, args)
+}
+
+// offered returns the commands among which args choose: all, but for pm exec, which
+// is started as often as programs are, only that. To make the others would take
+// longer than many a program runs.
+func offered(e *env, args []string) []*cli.Command {
+	if len(args) > 1 && args[1] == "exec" {
+		return []*cli.Command{execCommand(e)}
+	}
+	return commands(e)
 }
 
 // lean takes from the command that args name the flags that it can do without.
@@ -112,7 +122,7 @@ func commands(e *env) []*cli.Command {
 	}
 }
 
-func newApp(e *env) *cli.App {
+func newApp(e *env, commands ...*cli.Command) *cli.App {
 	app := &cli.App{
 		Name:  "pm",
 		Usage: "run programs and keep them running",
@@ -134,7 +144,7 @@ cannot be reached; 6 permission denied; 7 start failed; 8 timed out.`,
 		ExitErrHandler:            func(*cli.Context, error) {}, // the library would end the process
 		OnUsageError:              onUsageError,
 		Flags:                     []cli.Flag{socketFlag(&e.socketGlobal), versionFlag(&e.version), cli.HelpFlag},
-		Commands:                  commands(e),
+		Commands:                  commands,
 		Action: func(c *cli.Context) error {
 			switch {
 			case e.version:

@@ -35,7 +35,7 @@ func pm(args ...string) (code int, stdout, stderr string) {
 
 // appWith returns the app with one more command, for what no real one does.
 func appWith(c *cli.Command) *cli.App {
-	app := newApp(&env{stdin: strings.NewReader(""), stdout: io.Discard, stderr: io.Discard, getenv: noEnv})
+	app := wholeApp(&env{stdin: strings.NewReader(""), stdout: io.Discard, stderr: io.Discard, getenv: noEnv})
 	defaults("pm", c)
 	app.Commands = append(app.Commands, c)
 	return app
@@ -51,7 +51,7 @@ func everyCommand(f func(words []string, c *cli.Command)) {
 			walk(own, c.Subcommands)
 		}
 	}
-	walk(nil, newApp(&env{stdout: io.Discard, stderr: io.Discard, getenv: noEnv}).Commands)
+	walk(nil, wholeApp(&env{stdout: io.Discard, stderr: io.Discard, getenv: noEnv}).Commands)
 }
 
 // An *exec.ExitError has the methods of cli.ExitCoder: the library would print
@@ -241,7 +241,7 @@ func TestHelp(t *testing.T) {
 }
 
 func TestInterspersed(t *testing.T) {
-	app := newApp(&env{stdout: io.Discard, stderr: io.Discard, getenv: noEnv})
+	app := wholeApp(&env{stdout: io.Discard, stderr: io.Discard, getenv: noEnv})
 	for _, test := range []struct{ args, want string }{
 		{"pm", "pm"},
 		{"pm status", "pm status"},
@@ -306,7 +306,7 @@ func TestLeanFlags(t *testing.T) {
 
 // execFlags returns the flags that pm exec is left with by these arguments.
 func execFlags(args []string) []cli.Flag {
-	app := newApp(&env{getenv: noEnv})
+	app := wholeApp(&env{getenv: noEnv})
 	lean(app, append([]string{"pm"}, args...))
 	return find(app.Commands, "exec").Flags
 }
@@ -401,3 +401,6 @@ func TestHelpIsComplete(t *testing.T) {
 		}
 	})
 }
+
+// wholeApp is pm with all of its commands.
+func wholeApp(e *env) *cli.App { return newApp(e, commands(e)...) }

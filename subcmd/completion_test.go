@@ -108,7 +108,7 @@ func TestCompletionScripts(t *testing.T) {
 		if code != 0 || stderr != "" || strings.Contains(text, "@TABLE@") {
 			t.Errorf("pm completion %s: exit %d, %s\n%s", shell, code, stderr, text)
 		}
-		for _, at := range entries(newApp(&env{stdout: io.Discard, stderr: io.Discard, getenv: noEnv})) {
+		for _, at := range entries(wholeApp(&env{stdout: io.Discard, stderr: io.Discard, getenv: noEnv})) {
 			for _, word := range slices.Concat(visibleNames(at.commands), flagWords(at.flags)) {
 				if !strings.Contains(text, strings.TrimLeft(word, "-")) {
 					t.Errorf("pm completion %s: no %s", shell, word)
@@ -140,7 +140,7 @@ func TestCompletionWithoutShell(t *testing.T) {
 // shellCompleter is the completer of the shell, with names of the tests' own.
 func shellCompleter() *completer {
 	return &completer{
-		app:   newApp(&env{stdout: io.Discard, stderr: io.Discard, getenv: noEnv}),
+		app:   wholeApp(&env{stdout: io.Discard, stderr: io.Discard, getenv: noEnv}),
 		words: []string{"exit", "quit"}, bars: barred, flags: flagValues(),
 		names: func() names {
 			return names{instances: []string{"db", "my job", "web:0", "web:1"}, programs: []string{"db", "my job", "web"}, groups: []string{"back"}}

@@ -95,7 +95,7 @@ func newShell(e *env) *shell {
 	}
 	s.env.socketGlobal, s.env.socketCommand = "", ""
 	inside := s.env
-	s.app = newApp(&inside)
+	s.app = newApp(&inside, commands(&inside)...)
 	signal.Notify(s.signals, endingSignals()...)
 	return s
 }
