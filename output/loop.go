@@ -276,7 +276,10 @@ func (l *Loop) end(s *source) {
 		p = &(*p).next
 	}
 	*p = s.next
-	unix.Close(s.fd) // under the mutex: the number may be added again at once
+	// Another process may hold the pipe, too: then it would stay registered, and
+	// ready for ever. Under the mutex, since the number may be added again at once.
+	_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, s.fd, nil)
+	unix.Close(s.fd)
 	l.mu.Unlock()
 	if s.done != nil {
 		s.done()

@@ -320,3 +320,25 @@ func BenchmarkIdlePipes(b *testing.B) {
 	}
 	await(b, "all ends", all)
 }
+
+// A pipe that another process holds, too, is not looked at any more when it has
+// ended: it would be ready for ever.
+func TestLoopForgetsSharedPipe(t *testing.T) {
+	l := newLoop(t)
+	r, w := pipe(t)
+	shared, err := unix.Dup(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(shared)
+	done := make(chan struct{})
+	if err := l.Add(r, NewLog(0), Stdout, func() { close(done) }); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	await(t, "end", done)
+	events := make([]unix.EpollEvent, 1)
+	if n, err := unix.EpollWait(l.epoll, events, 0); n != 0 || err != nil {
+		t.Errorf("%d pipes are ready (%v)", n, err)
+	}
+}
