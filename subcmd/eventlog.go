@@ -35,6 +35,7 @@ type eventLog struct {
 	queue     []socket.Event // to be written to the log
 	lost      int            // events that the log could not take
 	wake      chan struct{}
+	stirred   chan struct{} // something else than an event took memory
 }
 
 type follower struct {
@@ -57,7 +58,7 @@ const trimAfter = 3 * time.Second
 func newEventLog(log *slog.Logger, file *logFile, mailer *alert.Mailer) *eventLog {
 	return &eventLog{
 		log: log, file: file, mailer: mailer, followers: map[*follower]struct{}{}, wake: make(chan struct{}, 1),
-		seq: uint64(time.Now().UnixMicro()), kept: make([]socket.Event, keptEvents),
+		stirred: make(chan struct{}, 1), seq: uint64(time.Now().UnixMicro()), kept: make([]socket.Event, keptEvents),
 	}
 }
 
@@ -183,7 +184,8 @@ func (l *eventLog) replay(since uint64, f *follower, follow bool) error {
 // ends; what is queued then is still written. A log that cannot be written
 // holds up nothing but itself.
 //
-// When it has been quiet for a while after a burst, memory is given back.
+// When it has been quiet for a while after a burst of events, or after something
+// else that took much memory, that is given back.
 func (l *eventLog) run(ctx context.Context) {
 	quiet := time.NewTimer(trimAfter)
 	defer quiet.Stop()
@@ -198,12 +200,22 @@ func (l *eventLog) run(ctx context.Context) {
 			}
 			l.drain()
 			quiet.Reset(trimAfter)
+		case <-l.stirred:
+			quiet.Reset(trimAfter)
 		case <-quiet.C:
 			proc.Trim()
 		case <-ctx.Done():
 			l.drain()
 			return
 		}
+	}
+}
+
+// stir says that something else than an event took memory for a while.
+func (l *eventLog) stir() {
+	select {
+	case l.stirred <- struct{}{}:
+	default:
 	}
 }
 

@@ -41,6 +41,9 @@ type service struct {
 	upgrade func(binary string)
 }
 
+// manyInstances is how many make an answer that leaves megabytes of garbage.
+const manyInstances = 1000
+
 // Status tells of the selected instances.
 func (s *service) Status(ctx context.Context, selectors []string) (socket.Status, error) {
 	sel, err := parseSelectors(selectors)
@@ -53,6 +56,9 @@ func (s *service) Status(ctx context.Context, selectors []string) (socket.Status
 	}
 	out := socket.Status{Schema: socket.Schema, Daemon: s.info, Instances: make([]socket.Instance, len(list)), Unknown: selectorTexts(unknown)}
 	out.Daemon.Config, out.Daemon.UptimeSeconds = s.reload.path(), time.Since(s.started).Seconds()
+	if len(list) > manyInstances {
+		defer s.events.stir()
+	}
 	for n := range list {
 		out.Instances[n] = wireInstance(&list[n])
 	}

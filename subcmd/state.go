@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,7 +33,8 @@ type state struct {
 	mu        sync.Mutex // guards all below
 	journal   *journal.Journal
 	boot      string
-	config    []byte
+	config    []byte       // as an earlier worker has left it
+	current   *savedConfig // what is in force now; nil: config is
 	instances map[outputKey][]byte
 	events    []socket.Event // that an earlier worker has left
 	rebooted  bool           // since it was written
@@ -139,7 +141,8 @@ func (s *state) setConfig(c savedConfig) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.config = data
+	c.Scaled = maps.Clone(c.Scaled)
+	s.config, s.current = nil, &c // as text it would take more memory than as it is
 	s.journal.Add(textRecord(stateConfig, string(data)))
 }
 
@@ -272,8 +275,15 @@ func (s *state) Commit() {
 // rewrite replaces the journal by what counts. The caller holds s.mu.
 func (s *state) rewrite(recent []socket.Event) error {
 	all := [][]byte{textRecord(stateBoot, s.boot)}
-	if s.config != nil {
-		all = append(all, textRecord(stateConfig, string(s.config)))
+	config := s.config
+	if s.current != nil {
+		var err error
+		if config, err = json.Marshal(s.current); err != nil {
+			return err
+		}
+	}
+	if config != nil {
+		all = append(all, textRecord(stateConfig, string(config)))
 	}
 	if s.closing {
 		all = append(all, closingRecord())
