@@ -91,6 +91,11 @@ func compare(old, updated *Program) []Action {
 	return append(actions, each(old, stay, old.NumProcs, Scale, scaled)...)
 }
 
+// Same reports whether two descriptions of a program are alike in every key.
+func Same(a, b *Program) bool {
+	return a == b || !slices.ContainsFunc(programFields, func(f field[Program]) bool { return !same(f.get(a), f.get(b)) })
+}
+
 // severity orders what a change of a key can require of a process that stays.
 var severity = map[Change]int{Keep: 0, Live: 1, Reopen: 2, Respawn: 3}
 

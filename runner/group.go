@@ -312,7 +312,9 @@ func (g *Group) choose(sel []Selector) (list []*instance, unknown []Selector) {
 
 // Apply makes the group keep these programs and no others. Instances whose
 // program is in respawn are restarted if they run; all others that stay keep
-// their processes. Instances that were stopped by hand stay stopped.
+// their processes. Instances that were stopped by hand stay stopped. Of a program
+// that is the very one that it was, nothing is looked at: a reload of one among
+// thousands costs no more than that one.
 //
 // record is called in the turn of the group that does it, to record with the
 // states of the instances from what they follow; nil: nothing is.
@@ -405,6 +407,9 @@ func (g *Group) sort() {
 
 // adopt gives the instance a new description of its program.
 func (i *instance) adopt(p *Program, respawn bool) {
+	if i.program == p && !respawn && !i.removing {
+		return
+	}
 	i.touch()
 	i.program, i.name = p, instanceName(p, i.index)
 	i.replan()

@@ -265,7 +265,7 @@ func newDaemon(b *beginning, o daemonOptions, stderr io.Writer, link *keeper.Lin
 		Drop: d.outputs.drop,
 		Log:  d.log,
 	})
-	d.reloader = &reloader{group: d.group, events: d.events, log: d.log, environ: b.environ, file: file, scaled: b.scaled, state: d.state}
+	d.reloader = &reloader{group: d.group, events: d.events, log: d.log, environ: b.environ, file: file, programs: b.programs, scaled: b.scaled, state: d.state}
 	if b.scaled == nil {
 		d.reloader.scaled = map[string]int{}
 	}

@@ -26,8 +26,9 @@ type reloader struct {
 
 	turn sync.Mutex // held while a change is made: one at a time
 
-	mu   sync.Mutex // guards all below
-	file *config.File
+	mu       sync.Mutex // guards all below
+	file     *config.File
+	programs []*runner.Program // those of file
 	// scaled are the numbers of instances that were set by hand. They outlive a
 	// reload that does not change the file's own number.
 	scaled map[string]int
@@ -63,7 +64,7 @@ func (r *reloader) run(ctx context.Context, dryRun bool) (socket.Plan, error) {
 		return socket.Plan{}, r.refuse(old.Path, err, dryRun)
 	}
 	scaled := r.keepScaled(old, file)
-	programs, err := assembleAll(file, r.environ)
+	programs, err := r.assemble(file)
 	if err != nil {
 		return socket.Plan{}, r.refuse(old.Path, err, dryRun)
 	}
@@ -138,6 +139,36 @@ func (r *reloader) keepScaled(old, file *config.File) map[string]int {
 // begins with a NUL.
 const fromFile = "\x00"
 
+// assemble is assembleAll for a file that follows the one in force: a program that
+// is described as before stays the one that it is.
+func (r *reloader) assemble(file *config.File) ([]*runner.Program, error) {
+	r.mu.Lock()
+	described, kept := map[string]*config.Program{}, map[string]*runner.Program{}
+	for _, p := range r.file.Programs {
+		described[p.Name] = p
+	}
+	for _, p := range r.programs {
+		kept[p.Name] = p
+	}
+	r.mu.Unlock()
+	changed := *file
+	changed.Programs = slices.DeleteFunc(slices.Clone(file.Programs), func(p *config.Program) bool {
+		return described[p.Name] != nil && config.Same(described[p.Name], p)
+	})
+	fresh, err := assembleAll(&changed, r.environ)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range fresh {
+		kept[p.Name] = p
+	}
+	programs := make([]*runner.Program, len(file.Programs))
+	for n, p := range file.Programs {
+		programs[n] = kept[p.Name]
+	}
+	return programs, nil
+}
+
 func (r *reloader) apply(ctx context.Context, file *config.File, programs []*runner.Program, scaled map[string]int, actions []config.Action) error {
 	respawn := map[string]bool{}
 	for _, a := range actions {
@@ -151,7 +182,7 @@ func (r *reloader) apply(ctx context.Context, file *config.File, programs []*run
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.file, r.scaled = file, scaled
+	r.file, r.programs, r.scaled = file, programs, scaled
 	return nil
 }
 
@@ -176,7 +207,7 @@ func (r *reloader) scale(ctx context.Context, name string, n int) error {
 	if !found {
 		return &socket.Problem{Message: fmt.Sprintf("no such program %q", name), Hint: "pm status lists them", Code: socket.CodeUnknown}
 	}
-	programs, err := assembleAll(&file, r.environ)
+	programs, err := r.assemble(&file)
 	if err != nil {
 		return err
 	}
