@@ -118,6 +118,7 @@ numprocs = 3
 autorestart = "always"
 [programs.polite]
 cmd = "actor on=TERM:quit=0 on=USR1:quit=4 witness"
+stdout = "polite.log"
 autorestart = "always"
 exitcodes = [0, 4]
 env = { VARIANT = "%d" }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,6 +25,8 @@ type judge struct {
 	restarts map[string]int              // after the round before
 	begun    map[string]int              // how many starts there were then
 	status   map[string]*socket.Instance // then
+	floor    map[string]int              // how many lines of an instance need not be kept any more
+	unheard  map[string]map[string]bool  // pids, by instance, whose last lines may be lost
 
 	right, unknown int
 }
@@ -47,7 +50,8 @@ type settled struct {
 func newJudge(c *chaos) judge {
 	return judge{
 		chaos: c, tasks: map[string]*told{}, runs: map[run][]*told{}, starts: map[string][]*told{},
-		restarts: map[string]int{}, begun: map[string]int{}, status: map[string]*socket.Instance{},
+		restarts: map[string]int{}, begun: map[string]int{}, status: map[string]*socket.Instance{}, floor: map[string]int{},
+		unheard: map[string]map[string]bool{},
 	}
 }
 
@@ -155,17 +159,18 @@ func (seen census) strangers(s socket.Status) error {
 func (c *chaos) check(s settled) {
 	c.t.Helper()
 	j := &c.judge
+	begun := j.lives() // all of these starts are told by now, and not all that come
 	j.hear()
 	present := map[string]*socket.Instance{}
 	for n := range s.Instances {
 		present[s.Instances[n].Name] = &s.Instances[n]
 	}
-	lives := j.lives()
-	for _, life := range lives {
+	for _, life := range begun {
 		j.compareStarts(life)
 	}
+	lives := j.lives()
 	for _, t := range j.tasks {
-		if i := present[t.run.instance]; i == nil || i.State != "RUNNING" || i.Task.ID != t.id {
+		if !j.livedOn(t, present[t.run.instance]) {
 			j.judgeEnd(t, lives[t.run.instance])
 		}
 	}
@@ -174,6 +179,7 @@ func (c *chaos) check(s settled) {
 	}
 	j.status = present
 	j.compareConfig(s, present["polite"])
+	j.compareLines(present)
 	if c.t.Failed() {
 		c.t.FailNow()
 	}
@@ -232,6 +238,9 @@ type life struct {
 	ends     map[int]int // the codes of those that have ended by themselves, by number of the start
 }
 
+// file names a file of the witnesses of an instance.
+func (c *chaos) file(instance, kind string) string { return filepath.Join(c.dir, instance+kind) }
+
 // lives reads what all witnesses have written.
 func (j *judge) lives() map[string]*life {
 	files, err := filepath.Glob(filepath.Join(j.dir, "*.life"))
@@ -285,6 +294,17 @@ func (j *judge) wasTouched(instance string) bool {
 	return j.touched[program]
 }
 
+// livedOn reports whether a task was running when pm said how its instance was, or
+// was started only then.
+func (j *judge) livedOn(t *told, i *socket.Instance) bool {
+	if i == nil || i.State != "RUNNING" {
+		return false
+	}
+	starts := j.starts[i.Name]
+	running := slices.IndexFunc(starts, func(t *told) bool { return t.id == i.Task.ID })
+	return running >= 0 && slices.Index(starts, t) >= running
+}
+
 // judgeEnd judges what was told of the end of a task that has ended.
 func (j *judge) judgeEnd(t *told, l *life) {
 	types := map[string]int{}
@@ -303,6 +323,12 @@ func (j *judge) judgeEnd(t *told, l *life) {
 		return
 	}
 	t.judged = true
+	if j.mayBeUnknown(t) {
+		if j.unheard[t.run.instance] == nil {
+			j.unheard[t.run.instance] = map[string]bool{}
+		}
+		j.unheard[t.run.instance][strconv.Itoa(t.run.pid)] = true
+	}
 	if len(t.ends) == 0 {
 		j.t.Errorf("round %d: the end of task %s, pid %d, is not told", j.round, t.id, t.run.pid)
 		return

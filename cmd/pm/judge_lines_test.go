@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"pm.example/socket"
+)
+
+// How many of the last lines of each instance are compared after a round, and
+// every how many rounds all are.
+const (
+	lastLines = 500
+	allLines  = 50
+)
+
+// compareLines demands that pm logs prints what the witnesses have printed: each
+// line once, whole and in order.
+func (j *judge) compareLines(present map[string]*socket.Instance) {
+	n := lastLines
+	if j.round%allLines == 0 {
+		n = -1
+	}
+	before := map[string]int{}
+	for name := range present {
+		before[name] = len(j.printed(name))
+	}
+	kept := j.kept(n)
+	for name, i := range present {
+		p := printout{lines: j.printed(name), must: before[name], floor: j.floor[name], unheard: j.unheard[name]}
+		// Of an instance that was removed and added again the older lines are gone,
+		// and of all that print much.
+		whole := n < 0 && p.floor == 0 && !slices.Contains([]string{"steady", "extra"}, i.Program) && len(p.lines) < 5*lastLines
+		if fault := p.compare(kept[name], whole); fault != "" {
+			j.t.Errorf("round %d: the lines of %s: %s", j.round, name, fault)
+		}
+	}
+}
+
+// printed returns the lines that the witnesses of an instance have written down.
+func (j *judge) printed(instance string) []string {
+	data, err := os.ReadFile(j.file(instance, ".out"))
+	if err != nil && !os.IsNotExist(err) {
+		j.t.Fatal(err)
+	}
+	return strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")[:strings.Count(string(data), "\n")]
+}
+
+// kept returns the last lines of all instances that pm has.
+func (j *judge) kept(n int) map[string][]string {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	kept := map[string][]string{}
+	err := j.client.Logs(ctx, socket.LogsRequest{Selectors: []string{"all"}, Lines: n, Stream: "stdout"}, func(l socket.LogLine) error {
+		text := l.Line
+		if l.Partial {
+			text += " (torn)"
+		}
+		kept[l.Instance] = append(kept[l.Instance], text)
+		return nil
+	})
+	if err != nil {
+		j.t.Errorf("round %d: pm logs: %v", j.round, err)
+	}
+	return kept
+}
+
+// printout is what the witnesses of an instance have printed.
+type printout struct {
+	lines []string
+	// The first must lines are old enough to be kept, but for those before floor.
+	must, floor int
+	// unheard are processes of which the last lines may be lost: they have ended
+	// when nobody of the daemon lived, and their pipe with them.
+	unheard map[string]bool
+}
+
+// compare returns what is wrong with the lines that pm has kept: with whole, all
+// that were printed should be.
+func (p printout) compare(kept []string, whole bool) string {
+	if len(kept) == 0 {
+		return p.follow(nil, 0)
+	}
+	worst := "begin with " + kept[0] + ", which was not printed"
+	for at := range p.lines {
+		if p.lines[at] != kept[0] {
+			continue
+		}
+		if worst = p.follow(kept, at); worst != "" {
+			continue
+		}
+		if !whole || p.skip(0) >= at {
+			return ""
+		}
+		worst = "begin with " + kept[0] + ", and more was printed before"
+	}
+	return worst
+}
+
+// follow compares kept lines with those printed from the given place on.
+func (p printout) follow(kept []string, at int) string {
+	for _, line := range kept {
+		for at < len(p.lines) && p.lines[at] != line {
+			next := p.skip(at)
+			if next == at {
+				return "have " + line + " where " + p.lines[at] + " was printed"
+			}
+			at = next
+		}
+		if at == len(p.lines) {
+			return "have " + line + " after the last that was printed"
+		}
+		at++
+	}
+	for at < p.must {
+		next := p.skip(at)
+		if next == at {
+			return "lack " + p.lines[at]
+		}
+		at = next
+	}
+	return ""
+}
+
+// skip returns the place after the lines from at on that need not be there: the
+// last of a run, that may have been killed before it came to print it, and those
+// that were lost.
+func (p printout) skip(at int) int {
+	pid, _, _ := strings.Cut(p.lines[at], " ")
+	switch {
+	case at < p.floor || p.lastOfRun(at):
+		return at + 1
+	case p.unheard[pid]:
+		for !p.lastOfRun(at) {
+			at++
+		}
+		return at + 1
+	}
+	return at
+}
+
+// lastOfRun reports whether another process has printed the next line, or nobody.
+func (p printout) lastOfRun(at int) bool {
+	return at+1 == len(p.lines) || strings.HasSuffix(p.lines[at+1], " 1")
+}
+
+func TestCompareLines(t *testing.T) {
+	printed := []string{"7 1", "7 2", "7 3", "8 1", "8 2", "8 3", "9 1", "9 2"}
+	for _, test := range []struct {
+		kept  string
+		fault string // of its beginning; empty: none
+	}{
+		{"7 1,7 2,7 3,8 1,8 2,8 3,9 1,9 2", ""},
+		{"8 1,8 2,8 3,9 1", ""},              // older ones are gone, and the last is being printed
+		{"7 1,7 2,8 1,9 1,9 2", ""},          // 7 was killed before it printed the third, 8 while nobody listened
+		{"8 1,8 3,9 1", "have 8 3"},          // a hole, although its end may be lost
+		{"7 1,7 3,8 1,9 1,9 2", "have 7 3"},  // lost
+		{"7 1,8 1,8 2,8 3,9 1", "have 8 1"},  // lost at the end
+		{"7 1,7 2,7 2,8 1,8 2", "have 7 2"},  // doubled
+		{"7 1,7 2,8 2,8 1,8 3", "have 8 2"},  // out of order
+		{"7 1,7 2,7 3,8 1 (torn)", "have 8"}, // torn
+		{"5 1", "begin with 5 1"},
+		{"7 1,7 2,7 3", "lack 9 1"},
+		{"", "lack 7 1"},
+		{"9 1,9 2,9 3", "have 9 3 after the last"},
+	} {
+		var kept []string
+		if test.kept != "" {
+			kept = strings.Split(test.kept, ",")
+		}
+		p := printout{lines: printed, must: len(printed), unheard: map[string]bool{"8": true}}
+		if got := p.compare(kept, false); !strings.HasPrefix(got, test.fault) || (got == "") != (test.fault == "") {
+			t.Errorf("%s: got %q, want %q", test.kept, got, test.fault)
+		}
+	}
+	if got := (printout{lines: printed, must: len(printed)}).compare(printed[3:], true); got != "begin with 8 1, and more was printed before" {
+		t.Errorf("a beginning is missing: %q", got)
+	}
+}
