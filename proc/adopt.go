@@ -157,11 +157,13 @@ func (k *Keeper) reopen(t *known, own map[uint64]string, members []int) {
 			path, found = openFiles(members[i])[ino]
 		}
 		if !found {
+			t.inodes[n] = 0
 			continue
 		}
 		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 		if err != nil {
 			k.log.Error("the output of a program that runs on is lost", "task", t.id, "error", err)
+			t.inodes[n] = 0
 			continue
 		}
 		t.pipes[n] = fd

@@ -15,6 +15,9 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"pm.example/codec"
+	"pm.example/journal"
 )
 
 // keeperProcess is a process of its own with a keeper that keeps records. It is
@@ -277,6 +280,45 @@ func TestPipesOutliveTheKeeper(t *testing.T) {
 	}
 	second.tell("kill a")
 	second.want("exited a -1 9 false")
+}
+
+// A keeper that is killed in the moment of a launch has written down only what it
+// was about to do. Its successor finds the program by that, and what it prints.
+func TestPipesOfALaunchCutShort(t *testing.T) {
+	records := recordsFile(t)
+	first := startKeeper(t, records)
+	first.tell("spawn a sleep 1000")
+	pid := strings.Fields(first.want("spawned a"))[0]
+	out, err := os.OpenFile("/proc/"+pid+"/fd/1", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.die()
+	leaveOut(t, records, recordSpawned)
+	if _, err := out.WriteString("hello\n"); err != nil {
+		t.Fatal(err)
+	}
+	_ = out.Close()
+	second := startKeeper(t, records)
+	if got := second.want("spawned a"); got != pid+` "hello\n"` {
+		t.Errorf("told %q", got)
+	}
+	second.tell("kill a")
+	second.want("exited a -1 9 false")
+}
+
+// leaveOut rewrites the records without those of a kind.
+func leaveOut(t *testing.T, path string, kind recordKind) {
+	t.Helper()
+	j, list, err := journal.Open(path, recordsMagic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = j.Close() }()
+	list = slices.DeleteFunc(list, func(r []byte) bool { return recordKind(codec.NewDecoder(r).Int()) == kind })
+	if err := j.Rewrite(list); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // An execve keeps children, and what ended meanwhile.

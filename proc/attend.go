@@ -24,7 +24,7 @@ func (k *Keeper) Attend(c *Command) (*Attendant, error) {
 	k.mu.Lock()
 	k.spawning++ // its end may come before it is written down
 	k.mu.Unlock()
-	out, failed, fail := s.spawn(c, 0, "")
+	out, failed, fail := s.spawn(c, 0, "", nil)
 	wake(k.children)
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -215,10 +215,11 @@ type spawned struct {
 }
 
 // spawn starts c with the given tag (0: none) in the given cgroup (empty: pm's
-// own). Besides the process it returns the pid of a child that failed before its
+// own). begin, if it is not nil, is called when the pipes are there and the launch
+// is next. Besides the process it returns the pid of a child that failed before its
 // execve and is to be reaped. The calling goroutine must be
 // the only user of s.
-func (s *slots) spawn(c *Command, tag uint64, cgroup string) (spawned, int, *SpawnError) {
+func (s *slots) spawn(c *Command, tag uint64, cgroup string, begin func(*spawned)) (spawned, int, *SpawnError) {
 	out := spawned{stdout: -1, stderr: -1}
 	path, fail := lookPath(c)
 	if fail != nil {
@@ -240,6 +241,9 @@ func (s *slots) spawn(c *Command, tag uint64, cgroup string) (spawned, int, *Spa
 		im.cgroup = openCgroup(cgroup)
 		defer func() { _ = unix.Close(im.cgroup) }()
 	}
+	if begin != nil {
+		begin(&out)
+	}
 	out.start = time.Now() // before the launch: it may end before that returns
 	pid, errno := im.launch()
 	if errno != 0 {
@@ -249,6 +253,8 @@ func (s *slots) spawn(c *Command, tag uint64, cgroup string) (spawned, int, *Spa
 	out.pid = pid
 	return out, 0, nil
 }
+
+func (p *spawned) pipes() [2]int { return [2]int{p.stdout, p.stderr} }
 
 func (p *spawned) closePipes() {
 	for _, fd := range []*int{&p.stdout, &p.stderr} {

@@ -85,7 +85,8 @@ type tree struct {
 	pid      int    // of the leader
 	pidfd    int    // of an adopted leader that lives; else -1
 	started  time.Time
-	pipes    [2]int // read ends of its output that are held; -1: none
+	pipes    [2]int    // read ends of its output that are held; -1: none
+	inodes   [2]uint64 // of these, also before they are held; 0: none
 	failure  *SpawnError
 	adopted  bool  // no child of pm's: a keeper that is gone has started it
 	dead     bool  // the leader is reaped
@@ -405,7 +406,7 @@ func (k *Keeper) Drained(id string, stream int) {
 		return
 	}
 	_ = unix.Close(t.pipes[stream])
-	t.pipes[stream] = -1
+	t.pipes[stream], t.inodes[stream] = -1, 0
 	k.retire(t)
 }
 
@@ -582,7 +583,8 @@ func (k *Keeper) start(s *slots, req request) {
 			fail = &SpawnError{Doing: "cannot prepare the launch", Err: err}
 		}
 	} else {
-		k.aside(cgroup, func() { out, failed, fail = s.spawn(command, tag, cgroup) })
+		begin := func(out *spawned) { k.recordPipes(req.id, out) }
+		k.aside(cgroup, func() { out, failed, fail = s.spawn(command, tag, cgroup, begin) })
 		wake(k.children)
 	}
 	k.mu.Lock()
@@ -598,7 +600,7 @@ func (k *Keeper) start(s *slots, req request) {
 		return
 	}
 	t.pid, t.started = out.pid, out.start
-	t.pipes = [2]int{out.stdout, out.stderr}
+	t.pipes = out.pipes()
 	k.leaders[out.pid] = t
 	k.review(t)
 	k.record(recordSpawned, t)
@@ -608,6 +610,20 @@ func (k *Keeper) start(s *slots, req request) {
 		k.ended(t, d)
 		k.nextHot(true)
 	}
+}
+
+// recordPipes notes, just before a task is started, the pipes that it is given.
+func (k *Keeper) recordPipes(id string, out *spawned) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.records == nil {
+		return
+	}
+	t := k.tasks[id]
+	for n, fd := range out.pipes() {
+		t.inodes[n] = inode(fd)
+	}
+	k.record(recordPipes, t)
 }
 
 // aside runs a launch, and not on the main thread where orphans are looked for

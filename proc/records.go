@@ -39,6 +39,7 @@ const (
 	recordEmpty     recordKind = 9
 	recordReleased  recordKind = 10
 	recordForgotten recordKind = 11
+	recordPipes     recordKind = 12 // which a task is about to be started with
 )
 
 // records is the open file.
@@ -50,10 +51,7 @@ type records struct {
 }
 
 // known is what the records of an earlier keeper tell of a task.
-type known struct {
-	tree
-	inodes [2]uint64 // of its pipes; 0: none
-}
+type known struct{ tree }
 
 // record notes a change of a task, if records are kept. The caller holds k.mu.
 func (k *Keeper) record(kind recordKind, t *tree) {
@@ -68,6 +66,8 @@ func (k *Keeper) record(kind recordKind, t *tree) {
 	case recordWanted:
 		e.Uint(t.tag)
 		e.String(t.cgroup)
+	case recordPipes:
+		encodePipes(&e, t)
 	case recordSpawned:
 		encodeSpawned(&e, t)
 	case recordFailed:
@@ -79,13 +79,14 @@ func (k *Keeper) record(kind recordKind, t *tree) {
 	}
 	r.journal.Add(e)
 	r.waiting++
-	if kind == recordWanted || r.waiting > manyRecords {
+	if kind == recordPipes || r.waiting > manyRecords {
 		k.commit()
 	}
 }
 
-// manyRecords may wait to be written while nobody takes events. A tag is written
-// at once: it is what proves, after a kill, whose process it is.
+// manyRecords may wait to be written while nobody takes events. Tag and pipes are
+// written before the launch: they prove, after a kill, whose process it is, and
+// lead to what it prints.
 const manyRecords = 100
 
 // commit writes the records that wait: before anybody is told of what they tell.
@@ -118,6 +119,13 @@ func (k *Keeper) rewrite() {
 	for _, t := range k.tasks {
 		if t.tag != 0 || t.pid != 0 || t.failure != nil {
 			all = append(all, encodeTask(t))
+		}
+		if t.tag != 0 && t.pid == 0 && t.failure == nil { // it is just being started
+			var e codec.Encoder
+			e.Int(int(recordPipes))
+			e.String(t.id)
+			encodePipes(&e, t)
+			all = append(all, e)
 		}
 	}
 	k.complain(k.records.journal.Rewrite(all))
@@ -157,8 +165,12 @@ func encodeTask(t *tree) []byte {
 func encodeSpawned(e *codec.Encoder, t *tree) {
 	e.Int(t.pid)
 	e.Time(t.started)
-	for _, fd := range t.pipes {
-		e.Uint(inode(fd))
+	encodePipes(e, t)
+}
+
+func encodePipes(e *codec.Encoder, t *tree) {
+	for _, ino := range t.inodes {
+		e.Uint(ino)
 	}
 }
 
@@ -297,6 +309,8 @@ func apply(tasks map[string]*known, kind recordKind, id string, d *codec.Decoder
 		t.decode(d)
 	case recordWanted:
 		t.tag, t.cgroup = d.Uint(), d.String()
+	case recordPipes:
+		t.decodePipes(d)
 	case recordSpawned:
 		t.decodeSpawned(d)
 	case recordFailed:
@@ -331,8 +345,10 @@ func (t *known) decode(d *codec.Decoder) {
 
 func (t *known) decodeSpawned(d *codec.Decoder) {
 	t.pid, t.started = d.Int(), d.Time()
-	t.inodes = [2]uint64{d.Uint(), d.Uint()}
+	t.decodePipes(d)
 }
+
+func (t *known) decodePipes(d *codec.Decoder) { t.inodes = [2]uint64{d.Uint(), d.Uint()} }
 
 func (t *known) decodeFailure(d *codec.Decoder) {
 	t.end.at = d.Time()
