@@ -18,11 +18,21 @@ type planner interface {
 // [instance.decide] would say of that end must be clear: a restart at once. Time
 // only makes it clearer, since earlier restarts are forgotten.
 func (i *instance) plan() {
-	p, g := i.program, i.group
-	if g.planner == nil || !p.Foresee || p.Oneshot || p.Restart == RestartNever || i.planned != "" || !i.desired || i.crowdedNow() {
-		return
+	if i.planned == "" && i.foresees() {
+		i.planned = i.group.newID(i)
+		i.propose()
 	}
-	i.planned = g.newID(i)
+}
+
+// foresees reports whether the present task would be followed at once.
+func (i *instance) foresees() bool {
+	p := i.program
+	return i.group.planner != nil && p.Foresee && !p.Oneshot && p.Restart != RestartNever && i.desired && !i.crowdedNow()
+}
+
+// propose tells the host of the planned task.
+func (i *instance) propose() {
+	p, g := i.program, i.group
 	next := proc.Successor{ID: i.planned, Rank: p.Priority, After: i.started.Add(p.StartTime), Except: true}
 	if p.Restart == RestartUnexpected {
 		next.Ends = expectedEnds(p.Expected)
@@ -76,11 +86,16 @@ func (i *instance) dropPlan() {
 	})
 }
 
-// replan plans anew, since the description has changed.
+// replan plans anew, since the description has changed or the host is another. The
+// planned task keeps its id: if it was started a moment ago it is the next one, and
+// no start goes untold.
 func (i *instance) replan() {
-	if i.planned != "" {
+	switch {
+	case i.planned == "":
+	case i.foresees():
+		i.propose()
+	default:
 		i.dropPlan()
-		i.plan()
 	}
 }
 

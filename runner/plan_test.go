@@ -2,6 +2,8 @@ package runner
 
 import (
 	"context"
+	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -78,7 +80,20 @@ func TestSuccessorIsPlanned(t *testing.T) {
 		if err != nil || list[0].TaskID != planned {
 			t.Errorf("the task is %q, and %q was planned (%v)", list[0].TaskID, planned, err)
 		}
-		host.take()
+		second := host.take()
+		if len(second) != 1 {
+			t.Fatalf("planned %q", second)
+		}
+		next := second[0][strings.LastIndexByte(second[0], ' ')+1:]
+		more := *p
+		more.NumProcs = 2
+		if err := g.Apply(ctx, []*Program{&more}, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		// Its turn may have come a moment ago: then it is the next task all the same.
+		if again := host.take(); len(again) != 1 || again[0] != "plan "+planned+" "+next {
+			t.Errorf("after a change that leaves it alone: %q, want the plan of %s again", again, next)
+		}
 		changed := *p
 		changed.Restart = RestartNever
 		if err := g.Apply(ctx, []*Program{&changed}, nil, nil); err != nil {
@@ -92,3 +107,42 @@ func TestSuccessorIsPlanned(t *testing.T) {
 		}
 	})
 }
+
+// A keeper that takes another's place is told again what was planned.
+func TestPlanOutlivesTheKeeper(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := &keptPlanner{keptHost: newKeptHost(func(int) life { return forever })}
+		p := service("web")
+		p.Foresee, p.StartTime = true, time.Second
+		records := map[string]Saved{}
+		for n, past := range []Past{{}, {}, {Orphaned: true}} {
+			j := &mortalJournal{records: records, put: map[string]*Saved{}, written: func() {}}
+			g := New(Options{
+				Host: host, Journal: j, Log: slog.New(slog.DiscardHandler), Tell: func(Event) {},
+				Capture: func(string, int, proc.Event) {}, Drop: func(string, int) {},
+			})
+			host.replay()
+			if faults := g.Restore([]*Program{p}, slices.Collect(maps.Values(records)), past); len(faults) > 0 {
+				t.Fatal(faults)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			_ = g.Run(ctx)
+			cancel()
+			if want := []int{1, 1, 2}[n]; len(host.plans) != want || host.plans[want-1] != host.plans[0] {
+				t.Errorf("group %d: planned %q", n+1, host.plans)
+			}
+		}
+	})
+}
+
+// keptPlanner notes what is planned.
+type keptPlanner struct {
+	*keptHost
+	plans []string
+}
+
+func (h *keptPlanner) Plan(id string, next proc.Successor, _ func() (*proc.Command, error)) {
+	h.plans = append(h.plans, id+" "+next.ID)
+}
+
+func (h *keptPlanner) Unplan(string) {}

@@ -243,6 +243,8 @@ func (g *Group) reconcile() {
 			i.stop()
 		case g.orphaned && i.program.StopOrphan:
 			i.restart()
+		case g.orphaned:
+			i.replan()
 		}
 	}
 }

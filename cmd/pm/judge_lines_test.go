@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 
@@ -29,11 +28,9 @@ func (j *judge) compareLines(present map[string]*socket.Instance) {
 		before[name] = len(j.printed(name))
 	}
 	kept := j.kept(n)
-	for name, i := range present {
+	for name := range present {
 		p := printout{lines: j.printed(name), must: before[name], floor: j.floor[name], unheard: j.unheard[name]}
-		// Of an instance that was removed and added again the older lines are gone,
-		// and of all that print much.
-		whole := n < 0 && p.floor == 0 && !slices.Contains([]string{"steady", "extra"}, i.Program) && len(p.lines) < 5*lastLines
+		whole := n < 0 && p.floor == 0 && len(p.lines) < 5*lastLines // of those that print much the first are gone
 		if fault := p.compare(kept[name], whole); fault != "" {
 			j.t.Errorf("round %d: the lines of %s: %s", j.round, name, fault)
 		}

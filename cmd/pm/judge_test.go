@@ -208,6 +208,9 @@ func (j *judge) hear() {
 
 // note takes up what an event tells of a task that had a process.
 func (j *judge) note(e socket.Event) {
+	if e.Type == "removed" { // and its output with it
+		j.floor[e.Instance] = len(j.printed(e.Instance))
+	}
 	if e.Task == nil || e.PID == 0 {
 		return
 	}
