@@ -199,7 +199,7 @@ func (s *session) serve(ctx context.Context, worker *proc.Attendant) proc.Status
 			_ = worker.Signal(syscall.SIGKILL)
 		}
 		var events <-chan struct{}
-		if s.open && !resting {
+		if !resting {
 			events = s.Programs.Ready()
 		}
 		select {
@@ -211,7 +211,7 @@ func (s *session) serve(ctx context.Context, worker *proc.Attendant) proc.Status
 			}
 			f()
 		case <-events:
-			s.tell(s.Programs.Take())
+			s.heard()
 			quiet.Reset(trimAfter)
 			resting = true
 			rest.Reset(gather)
@@ -245,6 +245,17 @@ func (s *session) sayHello() {
 		fds = append(fds, int(s.Held[name].Fd()))
 	}
 	_ = s.wire.send(finish(e), fds...) // an error is the worker's end, which is told
+}
+
+// heard tells the worker what has happened. For one that is just starting it is
+// written down at once, and told by Replay: it may take a while, and the keeper
+// may be killed meanwhile.
+func (s *session) heard() {
+	if s.open {
+		s.tell(s.Programs.Take())
+	} else {
+		s.Programs.Commit()
+	}
 }
 
 // tell sends events. What cannot be sent is told again to the next worker.

@@ -89,6 +89,13 @@ func (k *Keeper) record(kind recordKind, t *tree) {
 // lead to what it prints.
 const manyRecords = 100
 
+// Commit writes down what has happened so far, as Take does.
+func (k *Keeper) Commit() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.commit()
+}
+
 // commit writes the records that wait: before anybody is told of what they tell.
 // The caller holds k.mu.
 func (k *Keeper) commit() {
@@ -97,11 +104,12 @@ func (k *Keeper) commit() {
 		return
 	}
 	r.waiting = 0
-	if r.journal.Full() {
+	err := r.journal.Commit()
+	if err == nil && r.journal.Full() {
 		k.rewrite()
 		return
 	}
-	k.complain(r.journal.Commit())
+	k.complain(err)
 }
 
 // complain tells once of a file that cannot be written. The programs run on; a

@@ -69,6 +69,7 @@ type chaos struct {
 	mu      sync.Mutex      // guards what the steps of a round write
 	trace   []string        // what they did
 	touched map[string]bool // programs that they may have stopped
+	dying   []int           // processes of the daemon that they have killed
 	hits    map[run]map[string]bool
 }
 
@@ -230,8 +231,11 @@ func (c *chaos) end() {
 		c.round-1, c.kills, len(c.judge.tasks), c.judge.right, c.judge.unknown)
 }
 
-// play does one to three things, one after the other or all at once.
+// play does one to three things, one after the other or all at once, and waits
+// until who was killed is dead: that takes longest where the machine is busy, and
+// belongs to the round.
 func (c *chaos) play() {
+	defer c.awaitDeaths()
 	c.blind = false
 	clear(c.touched)
 	clear(c.struck)
@@ -256,6 +260,16 @@ func (c *chaos) play() {
 		})
 	}
 	all.Wait()
+}
+
+func (c *chaos) awaitDeaths() {
+	deadline := time.Now().Add(patience)
+	for _, pid := range c.dying {
+		for _, lives := roleOf(pid); lives && time.Now().Before(deadline); _, lives = roleOf(pid) {
+			<-time.After(pollEvery)
+		}
+	}
+	c.dying = nil
 }
 
 // choose returns something to do.
@@ -333,6 +347,11 @@ func (c *chaos) strike(want role, sig syscall.Signal) (hit []int) {
 		if signalPID(pid, sig, func() bool { is, ok := roleOf(pid); return ok && is == want }) {
 			hit = append(hit, pid)
 		}
+	}
+	if sig == unix.SIGKILL {
+		c.mu.Lock()
+		c.dying = append(c.dying, hit...)
+		c.mu.Unlock()
 	}
 	return hit
 }

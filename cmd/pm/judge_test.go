@@ -286,10 +286,29 @@ func (j *judge) compareStarts(l *life) {
 	for _, pid := range l.starts {
 		count[pid]++
 		told := len(j.runs[run{l.instance, pid}])
-		if told < count[pid] && !j.wasTouched(l.instance) {
+		switch {
+		case told >= count[pid] || j.wasTouched(l.instance):
+		case (j.blind || j.struck[keeper] > 0) && !l.lives(pid):
+			j.lose(run{l.instance, pid}) // the keeper was killed just after the launch, and it ended before there was another
+		default:
 			j.t.Errorf("round %d: the start of %s as process %d is not told", j.round, l.instance, pid)
 		}
 	}
+}
+
+// lives reports whether a witness that has started still runs.
+func (l *life) lives(pid int) bool {
+	name, ok := witnessOf(pid)
+	return ok && name == l.instance
+}
+
+// lose notes that the last lines of a run may be lost: it has ended when nobody of
+// the daemon lived, and its pipe with it.
+func (j *judge) lose(r run) {
+	if j.unheard[r.instance] == nil {
+		j.unheard[r.instance] = map[string]bool{}
+	}
+	j.unheard[r.instance][strconv.Itoa(r.pid)] = true
 }
 
 func (j *judge) wasTouched(instance string) bool {
@@ -327,10 +346,7 @@ func (j *judge) judgeEnd(t *told, l *life) {
 	}
 	t.judged = true
 	if j.mayBeUnknown(t) {
-		if j.unheard[t.run.instance] == nil {
-			j.unheard[t.run.instance] = map[string]bool{}
-		}
-		j.unheard[t.run.instance][strconv.Itoa(t.run.pid)] = true
+		j.lose(t.run)
 	}
 	if len(t.ends) == 0 {
 		j.t.Errorf("round %d: the end of task %s, pid %d, is not told", j.round, t.id, t.run.pid)
