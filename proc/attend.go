@@ -28,7 +28,7 @@ func (k *Keeper) Attend(c *Command) (*Attendant, error) {
 	wake(k.children)
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.spawning--
+	k.launched()
 	if fail != nil {
 		k.discard(failed)
 		return nil, fail

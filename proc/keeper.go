@@ -590,7 +590,7 @@ func (k *Keeper) start(s *slots, req request) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	defer k.unhush()
-	k.spawning--
+	k.launched()
 	t := k.tasks[req.id]
 	if fail != nil {
 		k.discard(failed)
@@ -609,6 +609,15 @@ func (k *Keeper) start(s *slots, req request) {
 		delete(k.unclaimed, out.pid)
 		k.ended(t, d)
 		k.nextHot(true)
+	}
+}
+
+// launched notes the end of a launch. A request of another rank may have waited for
+// it, and not every launch is a spawner's. The caller holds k.mu.
+func (k *Keeper) launched() {
+	k.spawning--
+	if len(k.queue) > 0 {
+		wake(k.spawnable)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -317,5 +318,26 @@ func TestListenDescriptors(t *testing.T) {
 	})
 	if got := read(t, in.next("a", Spawned).Stdout); got != "1\nhello0 1 2 3 4 " { // 4 is of ls itself
 		t.Errorf("the child printed %q", got)
+	}
+}
+
+// A launch waits for one of another rank that is under way, also if that is not
+// the spawners': of an attendant, or of a successor that the reaper starts.
+func TestLaunchAfterAnotherRank(t *testing.T) {
+	k := keeper(t)
+	in := &inbox{t: t, k: k}
+	for n := range 20 {
+		k.mu.Lock()
+		k.spawning, k.rank = 1, n // as by Attend
+		k.mu.Unlock()
+		id := strconv.Itoa(n)
+		k.Spawn(id, n+1, run("true"))
+		for len(k.spawnable) > 0 { // a spawner looks, and goes to sleep again
+			runtime.Gosched()
+		}
+		k.mu.Lock()
+		k.launched()
+		k.mu.Unlock()
+		in.next(id, Spawned)
 	}
 }

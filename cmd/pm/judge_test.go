@@ -287,7 +287,7 @@ func (j *judge) compareStarts(l *life) {
 		count[pid]++
 		told := len(j.runs[run{l.instance, pid}])
 		switch {
-		case told >= count[pid] || j.wasTouched(l.instance):
+		case told >= count[pid] || j.wasTouched(l.instance) || j.unheard[l.instance][strconv.Itoa(pid)]:
 		case (j.blind || j.struck[keeper] > 0) && !l.lives(pid):
 			j.lose(run{l.instance, pid}) // the keeper was killed just after the launch, and it ended before there was another
 		default:
