@@ -6,9 +6,13 @@
 // What a process has written is kept by the kernel when the process dies; only
 // a crash of the machine needs [Sync]. A torn record can only be the
 // last: it is cut off when the file is opened again.
+//
+// A disk that is full does not stop a journal: what cannot be written waits in
+// memory. It has a little room on the disk beforehand, so that this takes a while.
 package journal
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -27,13 +31,15 @@ import (
 
 // Journal is an open journal. It is not safe for concurrent use.
 type Journal struct {
-	path   string
-	magic  string
-	file   *os.File
-	buffer []byte // records that are not written yet
-	size   int64  // of the file
-	base   int64  // its size when it was last written anew
-	torn   bool   // the last write failed half-way
+	path     string
+	magic    string
+	file     *os.File // nil: there is none yet, since it could not be written
+	whole    []byte   // what should stand in it then, before the buffer
+	buffer   []byte   // records that are not written yet
+	size     int64    // of the file
+	base     int64    // its size when it was last written anew
+	reserved int64    // the file has room on the disk up to here
+	torn     bool     // the last write failed half-way
 }
 
 // Bounds.
@@ -41,14 +47,16 @@ const (
 	headerSize = 8        // of a record: its length and its checksum
 	maxRecord  = 64 << 20 // a longer one is damage
 	minRewrite = 1 << 20  // below this size a journal is not written anew
+	reserve    = 256 << 10
 )
 
 // castagnoli has an instruction on every machine that pm runs on. Its tables are
 // made at first use: most commands read no journal.
 var castagnoli = sync.OnceValue(func() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) })
 
-// A Damage is a file that could not be read to its end. What was read before it
-// is good; the file has been set aside under the name Aside.
+// A Damage is a file that could not be read as a whole: Offset is where the first
+// damage is. Every record that could be read, before and after, is used; the file
+// has been set aside under the name Aside.
 type Damage struct {
 	Path, Aside string
 	Offset      int64
@@ -56,14 +64,15 @@ type Damage struct {
 }
 
 func (d *Damage) Error() string {
-	return fmt.Sprintf("%s is damaged at byte %d (%s): what stands before that is used, and the file is kept as %s", d.Path, d.Offset, d.Reason, d.Aside)
+	return fmt.Sprintf("%s is damaged at byte %d (%s): what could be read of it is used, and the file is kept as %s", d.Path, d.Offset, d.Reason, d.Aside)
 }
 
 // Open opens or makes the journal at path, and returns its records in the order
 // in which they were written. magic is a line of text that tells what sort of
 // journal it is; a file of another sort is set aside. A torn last record is cut
 // off silently, since that is how a crash looks; damage elsewhere is told by a
-// [Damage], with which the journal is usable all the same.
+// [Damage], with which the journal is usable all the same. So it is when a new
+// file cannot be written, as on a full disk: the next [Journal.Commit] tells.
 func Open(path, magic string) (j *Journal, records [][]byte, err error) {
 	magic += "\n"
 	data, err := os.ReadFile(path)
@@ -81,17 +90,25 @@ func Open(path, magic string) (j *Journal, records [][]byte, err error) {
 	}
 	j = &Journal{path: path, magic: magic}
 	if fault != "" || len(data) < len(magic) {
-		return j, records, errors.Join(j.Rewrite(records), damage)
+		if j.Rewrite(records) != nil {
+			j.whole = j.contents(records)
+		}
+		return j, records, damage
 	}
 	if j.file, err = os.OpenFile(path, os.O_RDWR, 0o600); err != nil {
 		return nil, nil, fmt.Errorf("cannot use the journal: %w", err)
 	}
 	j.size, j.base = int64(good), int64(good)
-	return j, records, j.cut()
+	if err := j.cut(); err != nil {
+		return nil, nil, err
+	}
+	j.provide()
+	return j, records, nil
 }
 
-// parse returns the records of a journal's bytes, how many bytes they take, and
-// what is wrong with what follows; a torn end is not wrong.
+// parse returns the records of a journal's bytes, where the first is that cannot
+// be read, and what is wrong there; a torn end is not wrong. Records behind damage
+// are found by their checksums.
 func parse(data []byte, magic string) (records [][]byte, good int, fault string) {
 	if len(data) < len(magic) {
 		if !strings.HasPrefix(magic, string(data)) {
@@ -99,48 +116,123 @@ func parse(data []byte, magic string) (records [][]byte, good int, fault string)
 		}
 		return nil, 0, ""
 	}
+	good = -1
 	if string(data[:len(magic)]) != magic {
-		return nil, 0, "it is no journal of this kind or version"
+		good, fault = 0, "it is no journal of this kind or version"
+		if otherVersion(data, magic) {
+			return nil, good, fault
+		}
 	}
-	good = len(magic)
-	for {
-		rest := data[good:]
-		if len(rest) < headerSize {
-			return records, good, ""
+	for at := len(magic); ; {
+		record, why := parseRecord(data[at:])
+		if why == "" {
+			records = append(records, record)
+			at += headerSize + len(record)
+			continue
 		}
-		size := int(binary.LittleEndian.Uint32(rest))
-		sum := binary.LittleEndian.Uint32(rest[4:])
-		if size > maxRecord {
-			return records, good, tornOr(rest, "a length that cannot be")
+		if good < 0 {
+			good = at
 		}
-		if headerSize+size > len(rest) {
-			return records, good, ""
+		next := at + salvage(data[at:])
+		if fault == "" && next == len(data) {
+			return records, good, tornOr(data[at:], why)
 		}
-		record := rest[headerSize : headerSize+size]
-		if checksum(record) != sum {
-			return records, good, tornOr(rest[headerSize+size:], "a wrong checksum")
+		if next == len(data) {
+			return records, good, fault
 		}
-		records = append(records, record)
-		good += headerSize + size
+		fault, at = orElse(fault, why), next
 	}
 }
 
-// tornOr tells a fault unless nothing follows but zeros: after a crash of the
-// machine a file may end in blocks that were never written.
+// otherVersion reports whether data is of the kind of magic, with another number:
+// such records mean something else.
+func otherVersion(data []byte, magic string) bool {
+	line, _, ended := bytes.Cut(data[:min(len(data), 2*len(magic))], []byte("\n"))
+	kind := magic[:strings.LastIndexByte(magic, ' ')+1]
+	number, same := bytes.CutPrefix(line, []byte(kind))
+	return ended && same && !slices.ContainsFunc(number, func(b byte) bool { return b < '0' || b > '9' })
+}
+
+func orElse(text, other string) string {
+	if text != "" {
+		return text
+	}
+	return other
+}
+
+// torn is the fault of a record that does not end within the file.
+const torn = "a record that has no end"
+
+// parseRecord returns the record that the bytes begin with, or why there is none.
+func parseRecord(data []byte) (record []byte, fault string) {
+	if len(data) < headerSize {
+		return nil, torn
+	}
+	size := int(binary.LittleEndian.Uint32(data))
+	switch sum := binary.LittleEndian.Uint32(data[4:]); {
+	case size > maxRecord:
+		return nil, "a length that cannot be"
+	case headerSize+size > len(data):
+		return nil, torn
+	case checksum(data[headerSize:headerSize+size]) != sum:
+		return nil, "a wrong checksum"
+	}
+	return data[headerSize : headerSize+size], ""
+}
+
+// salvage returns where after the first byte a record begins; the length of the
+// data if nowhere.
+func salvage(data []byte) int {
+	for at := 1; at+headerSize < len(data); at++ {
+		if record, fault := parseRecord(data[at:]); fault == "" && len(record) > 0 {
+			return at
+		}
+	}
+	return len(data)
+}
+
+// tornOr tells the fault of the last bytes of a file, unless a writer that was
+// killed has left them. A record that is whole but wrong it has not, unless there
+// is nothing but zeros: after a crash of the machine a file may end in blocks
+// that were never written.
 func tornOr(rest []byte, fault string) string {
-	if !slices.ContainsFunc(rest, func(b byte) bool { return b != 0 }) {
+	if fault != torn && len(rest) >= headerSize {
+		if size := int(binary.LittleEndian.Uint32(rest)); size <= maxRecord {
+			rest = rest[headerSize+size:]
+		}
+	}
+	if fault == torn || !slices.ContainsFunc(rest, func(b byte) bool { return b != 0 }) {
 		return ""
 	}
 	return fault
 }
 
-// cut makes the file end where its good records do.
+// cut makes the file end where its good records do. That gives back the room
+// behind it, so one that ends there is left alone.
 func (j *Journal) cut() error {
-	if err := j.file.Truncate(j.size); err != nil {
+	end, err := j.file.Seek(0, io.SeekEnd)
+	if err == nil && end != j.size {
+		err = j.file.Truncate(j.size)
+		j.reserved = 0
+	}
+	if err == nil {
+		_, err = j.file.Seek(j.size, io.SeekStart)
+	}
+	if err != nil {
 		return fmt.Errorf("cannot cut the journal %s: %w", j.path, err)
 	}
-	_, err := j.file.Seek(j.size, io.SeekStart)
-	return err
+	return nil
+}
+
+// provide sees to it that there is room for what is written next, also when the
+// disk is full then. Where that cannot be had, it is done without.
+func (j *Journal) provide() {
+	if j.reserved-j.size > reserve/2 {
+		return
+	}
+	if unix.Fallocate(int(j.file.Fd()), unix.FALLOC_FL_KEEP_SIZE, j.size, reserve) == nil {
+		j.reserved = j.size + reserve
+	}
 }
 
 // Add puts a record into the buffer; [Journal.Commit] writes it. It copies the
@@ -161,6 +253,9 @@ func checksum(record []byte) uint32 { return crc32.Update(1, castagnoli(), recor
 // the call, perhaps a part. When it fails, as on a full disk, what was added
 // stays in the buffer and the next call tries again.
 func (j *Journal) Commit() error {
+	if j.file == nil {
+		return j.replace(append(j.whole, j.buffer...))
+	}
 	if len(j.buffer) == 0 {
 		return nil
 	}
@@ -179,6 +274,7 @@ func (j *Journal) Commit() error {
 	if cap(j.buffer) > 1<<16 {
 		j.buffer = nil
 	}
+	j.provide()
 	return nil
 }
 
@@ -187,12 +283,25 @@ func (j *Journal) Commit() error {
 func (j *Journal) Full() bool { return j.size > minRewrite && j.size > 4*j.base }
 
 // Rewrite replaces all records, also those not committed yet, by these. The old
-// file stays until the new one is on the disk.
+// file stays until the new one is on the disk; if that fails, it stays in use.
 func (j *Journal) Rewrite(records [][]byte) error {
+	err := j.replace(j.contents(records))
+	if err != nil {
+		j.base = max(j.base, j.size/2) // so it is not tried at every turn
+	}
+	return err
+}
+
+func (j *Journal) contents(records [][]byte) []byte {
 	data := []byte(j.magic)
 	for _, r := range records {
 		data = appendRecord(data, r)
 	}
+	return data
+}
+
+// replace makes data the contents of the file.
+func (j *Journal) replace(data []byte) error {
 	fresh, err := writeFile(j.path, data)
 	if err != nil {
 		return fmt.Errorf("cannot write the journal anew: %w", err)
@@ -200,8 +309,9 @@ func (j *Journal) Rewrite(records [][]byte) error {
 	if j.file != nil {
 		_ = j.file.Close()
 	}
-	j.file, j.buffer, j.torn = fresh, nil, false
-	j.size, j.base = int64(len(data)), int64(len(data))
+	j.file, j.whole, j.buffer, j.torn = fresh, nil, nil, false
+	j.size, j.base, j.reserved = int64(len(data)), int64(len(data)), 0
+	j.provide()
 	return nil
 }
 
@@ -216,7 +326,7 @@ func writeFile(path string, data []byte) (*os.File, error) {
 		err = os.Rename(path+".new", path)
 	}
 	if err != nil {
-		_ = f.Close()
+		_, _ = f.Close(), os.Remove(path+".new") // which takes room on a full disk
 		return nil, err
 	}
 	if dir, err := os.Open(filepath.Dir(path)); err == nil {
@@ -226,13 +336,17 @@ func writeFile(path string, data []byte) (*os.File, error) {
 	return f, nil
 }
 
-// File returns the journal's file; the next [Journal.Rewrite] closes it.
+// File returns the journal's file, nil if it could not be written yet; the next
+// [Journal.Rewrite] closes it.
 func (j *Journal) File() *os.File { return j.file }
 
 // Sync brings what has been written to a journal's file to the disk. Another
 // goroutine may use the journal meanwhile; if it writes the journal anew, that
 // is on the disk by itself, and the error is [fs.ErrClosed].
 func Sync(f *os.File) error {
+	if f == nil {
+		return nil
+	}
 	conn, err := f.SyscallConn()
 	if err != nil {
 		return err
@@ -243,4 +357,9 @@ func Sync(f *os.File) error {
 }
 
 // Close closes the file. What was not committed is lost.
-func (j *Journal) Close() error { return j.file.Close() }
+func (j *Journal) Close() error {
+	if j.file == nil {
+		return nil
+	}
+	return j.file.Close()
+}

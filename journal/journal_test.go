@@ -175,20 +175,11 @@ func TestRewriteForgetsTheOld(t *testing.T) {
 func TestFullDisk(t *testing.T) {
 	path, data := write(t, "one")
 	j, _ := open(t, path)
-	var old unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &old); err != nil {
-		t.Fatal(err)
-	}
-	small := old
-	small.Cur = uint64(len(data) + 3)
-	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &small); err != nil {
-		t.Fatal(err)
-	}
-	j.Add([]byte("two"))
-	failed := j.Commit()
-	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &old); err != nil {
-		t.Fatal(err)
-	}
+	var failed error
+	onFullDisk(t, len(data)+3, func() {
+		j.Add([]byte("two"))
+		failed = j.Commit()
+	})
 	if failed == nil {
 		t.Error("no error on a full disk")
 	}
@@ -200,6 +191,134 @@ func TestFullDisk(t *testing.T) {
 	if _, got := open(t, path); !slices.Equal(got, []string{"one", "two", "three"}) {
 		t.Errorf("got %q", got)
 	}
+}
+
+// onFullDisk calls do while no file can grow beyond a size.
+func onFullDisk(t *testing.T, size int, do func()) {
+	t.Helper()
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &old); err != nil {
+		t.Fatal(err)
+	}
+	small := old
+	small.Cur = uint64(size)
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &small); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &old); err != nil {
+			t.Fatal(err)
+		}
+	}()
+	do()
+}
+
+// A journal can be opened on a full disk, damaged or new: what it is to hold is
+// written when there is room.
+func TestOpenOnFullDisk(t *testing.T) {
+	for name, damaged := range map[string]bool{"damaged": true, "new": false} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "state")
+			want := []string{"more"}
+			if damaged {
+				var data []byte
+				path, data = write(t, "one", "two")
+				data[len(data)-7] ^= 1 // the checksum of "two"
+				data = append(data, appendRecord(nil, []byte("three"))...)
+				if err := os.WriteFile(path, data, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				want = []string{"one", "three", "more"}
+			}
+			var j *Journal
+			onFullDisk(t, 4, func() {
+				var err error
+				var damage *Damage
+				if j, _, err = Open(path, magic); j == nil || damaged != errors.As(err, &damage) {
+					t.Fatalf("opened as %v: %v", j, err)
+				}
+				j.Add([]byte("more"))
+				if j.Commit() == nil {
+					t.Error("no error on a full disk")
+				}
+				if err := Sync(j.File()); err != nil {
+					t.Error(err)
+				}
+			})
+			if err := j.Commit(); err != nil {
+				t.Fatal(err)
+			}
+			_ = j.Close()
+			if _, got := open(t, path); !slices.Equal(got, want) {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+// A journal has room beforehand, so that a disk that is filled does not stop it
+// at once. The room stays when it is opened again.
+func TestRoomOnFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
+		t.Skipf("cannot mount a small disk: %v", err)
+	}
+	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
+	j, _ := open(t, filepath.Join(dir, "state"))
+	if err := os.WriteFile(filepath.Join(dir, "filler"), make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("the disk is not full: %v", err)
+	}
+	record := bytes.Repeat([]byte("x"), 10_000)
+	for range 12 {
+		j.Add(record)
+		if err := j.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		_ = j.Close()
+		j, _ = open(t, filepath.Join(dir, "state"))
+	}
+	_ = j.Close()
+}
+
+// Whatever byte of a file is damaged, only the record that it is in is lost, and
+// the damage is told.
+func TestOnlyTheDamagedRecordIsLost(t *testing.T) {
+	want := []string{"one", "a second record, which is longer", "three", "\x00\x01\x02", "five"}
+	_, data := write(t, want...)
+	for at := range data {
+		for _, flip := range []byte{1, 0x80, 0xff} {
+			damaged := bytes.Clone(data)
+			damaged[at] ^= flip
+			records, good, fault := parse(damaged, magic+"\n")
+			got := texts(records)
+			hit := recordAt(want, at)
+			left := slices.Clone(want)
+			switch {
+			case hit >= 0:
+				left = slices.Delete(left, hit, hit+1)
+			case at == len(magic)-1 && flip == 1: // it is another version now
+				left = nil
+			}
+			if !slices.Equal(got, left) {
+				t.Errorf("byte %d changed by %#x: got %q", at, flip, got)
+			}
+			if fault == "" && hit != len(want)-1 || good > at {
+				t.Errorf("byte %d changed by %#x: told as %q at %d", at, flip, fault, good)
+			}
+		}
+	}
+}
+
+// recordAt returns which of the records the byte of the file is in; -1: none.
+func recordAt(records []string, at int) int {
+	end := len(magic) + 1
+	for n, r := range records {
+		if at < end {
+			return n - 1
+		}
+		end += headerSize + len(r)
+	}
+	return len(records) - 1
 }
 
 func FuzzParse(f *testing.F) {

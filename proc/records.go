@@ -28,7 +28,7 @@ type recordKind int
 
 // The kinds of records. The numbers are in files.
 const (
-	recordBoot      recordKind = 1 // the boot id; always the first
+	recordBoot      recordKind = 1 // the boot id of what follows; always the first
 	recordCgroups   recordKind = 2 // where the keeper makes cgroups
 	recordTask      recordKind = 3 // all of a task, in place of those that follow
 	recordWanted    recordKind = 4 // a task is about to be started with this tag
@@ -123,7 +123,8 @@ func (k *Keeper) complain(err error) {
 
 // rewrite replaces the records by the present state. The caller holds k.mu.
 func (k *Keeper) rewrite() {
-	all := [][]byte{encode(recordBoot, k.records.boot), encode(recordCgroups, k.cgroups.whole)}
+	boot := encode(recordBoot, k.records.boot) // twice, since all that follows hangs on it
+	all := [][]byte{boot, boot, encode(recordCgroups, k.cgroups.whole)}
 	for _, t := range k.tasks {
 		if t.tag != 0 || t.pid != 0 || t.failure != nil {
 			all = append(all, encodeTask(t))
@@ -136,7 +137,11 @@ func (k *Keeper) rewrite() {
 			all = append(all, e)
 		}
 	}
-	k.complain(k.records.journal.Rewrite(all))
+	err := k.records.journal.Rewrite(all)
+	if err != nil { // the old ones go on, as on a full disk
+		err = k.records.journal.Commit()
+	}
+	k.complain(err)
 }
 
 func encode(kind recordKind, text string) []byte {
@@ -258,6 +263,7 @@ func (k *Keeper) openRecords(path string) (warning, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.records = &records{journal: j, boot: boot}
+	j.Add(encode(recordBoot, boot)) // should those of another boot stay before it
 	k.takeOver(tasks)
 	k.rewrite()
 	return warning, nil
@@ -285,13 +291,18 @@ func (r *records) close() { _ = r.journal.Close() }
 // tell of processes that are gone.
 func decodeRecords(list [][]byte, boot string) (map[string]*known, error) {
 	tasks := map[string]*known{}
+	ours := false
 	for n, record := range list {
 		d := codec.NewDecoder(record)
 		kind, id := recordKind(d.Int()), d.String()
-		if n == 0 && (kind != recordBoot || id != boot) {
-			return nil, nil
+		switch {
+		case kind == recordBoot:
+			if ours = id == boot; !ours {
+				clear(tasks)
+			}
+		case ours:
+			apply(tasks, kind, id, d)
 		}
-		apply(tasks, kind, id, d)
 		if d.Err() != nil {
 			return tasks, fmt.Errorf("record %d of the programs that ran is unreadable, and left out with what follows: %w", n+1, d.Err())
 		}

@@ -298,9 +298,7 @@ func (d *daemon) takeOver(e *env, b *beginning) error {
 	}
 	events := b.state.events
 	d.events.restore(events)
-	if err := d.state.begin(events, past.Closing); err != nil {
-		return err
-	}
+	d.state.begin(events, past.Closing)
 	d.state.setConfig(savedConfig{File: b.file, Scaled: b.scaled})
 	warnings, err := d.link.Open(b.dir, filepath.Join(run, "keeper"))
 	if err != nil {

@@ -48,7 +48,7 @@ const stateMagic = "pm state 1"
 
 // The kinds of records. The numbers are in files.
 const (
-	stateBoot     = 1 // the boot id; always the first
+	stateBoot     = 1 // the boot id; always the first, and where a daemon has begun that could not write the journal anew
 	stateConfig   = 2 // the configuration in force, as JSON
 	stateInstance = 3
 	stateGone     = 4 // an instance is no more
@@ -91,7 +91,7 @@ func (s *state) load(record []byte) error {
 	d := codec.NewDecoder(record)
 	switch kind := d.Int(); kind {
 	case stateBoot:
-		s.rebooted = d.String() != s.boot
+		s.rebooted, s.closing = d.String() != s.boot, false
 	case stateConfig:
 		s.config = []byte(d.String())
 	case stateInstance:
@@ -258,7 +258,7 @@ func (s *state) Commit() {
 	s.mu.Lock()
 	err := s.journal.Commit()
 	if err == nil && full {
-		err = s.rewrite(recent)
+		_ = s.rewrite(recent) // if that fails the old one is good enough
 	}
 	if err != nil && !s.failed {
 		s.log.Error("the state of the daemon cannot be written, and would be lost if it were killed now", "error", err)
@@ -299,11 +299,18 @@ func (s *state) rewrite(recent []socket.Event) error {
 
 // begin makes the state this boot's, and that of a daemon that is about to end or
 // not.
-func (s *state) begin(recent []socket.Event, closing bool) error {
+func (s *state) begin(recent []socket.Event, closing bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.events, s.rebooted, s.closing = nil, false, closing
-	return s.rewrite(recent)
+	if s.rewrite(recent) == nil {
+		return
+	}
+	// What is there goes on, as on a full disk, and the next commit tells of that.
+	s.journal.Add(textRecord(stateBoot, s.boot))
+	if closing {
+		s.journal.Add(closingRecord())
+	}
 }
 
 // syncEvery is how long a crash of the machine may reach back.
