@@ -78,15 +78,17 @@ func NewLog(limit int) *Log {
 // OpenLog is NewLog for a log that outlives its process: what it keeps stands
 // also in files whose names begin with path, and what an earlier process has left
 // there is in it from the beginning. Where the files cannot be used, as on a full
-// disk, the log goes on in memory only.
+// disk, the log goes on in memory, until what it then keeps can be written. The log
+// can be used in spite of an error, which tells of files that cannot be read.
 func OpenLog(limit int, path string) (*Log, error) {
 	l := NewLog(limit)
 	s := &store{path: path, limit: int64(l.size) * maxChunks / 2, data: -1, index: -1}
-	if err := s.load(l); err != nil {
+	damage, err := s.load(l)
+	if err != nil {
 		return l, fmt.Errorf("cannot read the output that was kept: %w", err)
 	}
 	l.store = s
-	return l, nil
+	return l, damage
 }
 
 // Remove closes the log and deletes its files.
@@ -107,9 +109,10 @@ func (l *Log) take(stream Stream, pipe int, buf []byte) (n int, err error) {
 	defer l.mu.Unlock()
 	now, moved := time.Now(), false
 	if l.store != nil {
+		l.store.retry(l, now)
 		n, moved, err = l.store.take(stream, now, pipe, buf)
 		if err != nil && !errors.Is(err, unix.EAGAIN) {
-			l.store.failing = true
+			l.store.fail(now)
 		}
 	}
 	if !moved {

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,9 +30,14 @@ type store struct {
 	size    int64
 	data    int // descriptors; -1: closed
 	index   int
-	last    mark // the latest of this segment
-	failing bool // files cannot be written: the log is in memory only
+	last    mark      // the latest of this segment
+	failing bool      // files cannot be written: the log is in memory only …
+	again   time.Time // … until it is tried again
 }
+
+// tryAgain is how long a log stays in memory only when its files could not be
+// written.
+const tryAgain = time.Second
 
 // mark is an entry of an index: from this byte of the data on, another time or
 // stream.
@@ -52,14 +60,14 @@ func (s *store) file(slot int, kind string) string {
 }
 
 // load reads both segments into the log, the older first, and goes on with the
-// newer.
-func (s *store) load(l *Log) error {
+// newer. damage names an index that does not fit its data.
+func (s *store) load(l *Log) (damage, err error) {
 	ages := [2]uint64{}
 	indexes := [2][]byte{}
 	for slot := range 2 {
 		index, err := os.ReadFile(s.file(slot, "index"))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+			return nil, err
 		}
 		if len(index) >= numberSize {
 			ages[slot], indexes[slot] = binary.LittleEndian.Uint64(index), index[numberSize:]
@@ -75,16 +83,20 @@ func (s *store) load(l *Log) error {
 		}
 		data, err := os.ReadFile(s.file(slot, "data"))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+			return nil, err
 		}
-		replay(l, data, indexes[slot])
+		if !replay(l, data, indexes[slot]) {
+			damage = fmt.Errorf("%s is damaged: what fits of it is used", s.file(slot, "index"))
+		}
 		s.size = int64(len(data))
 	}
-	return nil
+	return damage, nil
 }
 
-// replay puts the bytes of a segment into the log.
-func replay(l *Log, data, index []byte) {
+// replay puts the bytes of a segment into the log, and reports whether all marks
+// make sense.
+func replay(l *Log, data, index []byte) (whole bool) {
+	whole = true
 	for len(index) >= markSize {
 		m := readMark(index)
 		index = index[markSize:]
@@ -93,6 +105,7 @@ func replay(l *Log, data, index []byte) {
 			end = min(end, readMark(index).offset)
 		}
 		if m.stream != Stdout && m.stream != Stderr || m.offset > end {
+			whole = false
 			continue
 		}
 		l.append(m.stream, m.at, data[m.offset:end])
@@ -100,6 +113,7 @@ func replay(l *Log, data, index []byte) {
 			l.cut(m.stream, m.at)
 		}
 	}
+	return whole
 }
 
 func readMark(b []byte) mark {
@@ -116,18 +130,23 @@ func (s *store) note(m mark) error {
 	if m.stream == s.last.stream && !m.cut && !s.last.cut && m.at-s.last.at < int64(sameTime) {
 		return nil
 	}
+	n, err := unix.Write(s.index, appendMark(nil, m))
+	if err == nil && n < markSize {
+		err = unix.ENOSPC
+	}
+	if err == nil {
+		s.last = m
+	}
+	return err
+}
+
+func appendMark(b []byte, m mark) []byte {
 	kind := byte(m.stream)
 	if m.cut {
 		kind |= cutBit
 	}
-	var b [markSize]byte
-	binary.LittleEndian.PutUint64(b[:], uint64(m.offset)|uint64(kind)<<56)
-	binary.LittleEndian.PutUint64(b[8:], uint64(m.at))
-	if _, err := unix.Write(s.index, b[:]); err != nil {
-		return err
-	}
-	s.last = m
-	return nil
+	b = binary.LittleEndian.AppendUint64(b, uint64(m.offset)|uint64(kind)<<56)
+	return binary.LittleEndian.AppendUint64(b, uint64(m.at))
 }
 
 // open makes the segment ready to be written.
@@ -175,8 +194,73 @@ func (s *store) openFiles(create int) (err error) {
 		s.data, s.index = -1, -1
 		return err
 	}
+	if err := s.trimIndex(); err != nil {
+		return err
+	}
 	s.size, err = unix.Seek(s.data, 0, unix.SEEK_END)
 	return err
+}
+
+// trimIndex cuts off a mark of which a full disk took only a part.
+func (s *store) trimIndex() error {
+	size, err := unix.Seek(s.index, 0, unix.SEEK_END)
+	if over := (size - numberSize) % markSize; err == nil && over > 0 {
+		err = unix.Ftruncate(s.index, size-over)
+	}
+	return err
+}
+
+// fail goes on in memory only for a while.
+func (s *store) fail(now time.Time) {
+	s.close()
+	s.failing, s.again = true, now.Add(tryAgain)
+}
+
+// retry ends that, if all that the log has can be written anew.
+func (s *store) retry(l *Log, now time.Time) {
+	if !s.failing || now.Before(s.again) {
+		return
+	}
+	if err := s.renew(l); err != nil {
+		s.fail(now)
+		return
+	}
+	s.failing = false
+}
+
+// renew replaces both segments by one of what the log has. What is in the files
+// stays there until the new one is written.
+func (s *store) renew(l *Log) error {
+	data, index := l.image(s.age + 1)
+	files := map[string][]byte{"data": data, "index": index}
+	fresh := func(kind string) string { return s.path + ".new." + kind }
+	for kind, b := range files {
+		if err := os.WriteFile(fresh(kind), b, 0o600); err != nil {
+			_, _ = os.Remove(fresh("data")), os.Remove(fresh("index"))
+			return err
+		}
+	}
+	age := s.age + 1
+	s.remove()
+	s.slot, s.age, s.size = 0, age, int64(len(data))
+	return errors.Join(os.Rename(fresh("data"), s.file(0, "data")), os.Rename(fresh("index"), s.file(0, "index")))
+}
+
+// image returns what the log keeps as the files of a segment. The caller holds
+// l.mu.
+func (l *Log) image(age uint64) (data, index []byte) {
+	index = binary.LittleEndian.AppendUint64(nil, age)
+	for _, c := range l.chunks {
+		begin := int32(0)
+		for _, r := range c.records {
+			index = appendMark(index, mark{offset: int64(len(data)), stream: r.stream, cut: r.cut, at: r.time})
+			if !r.cut {
+				data = append(data, c.data[begin:r.end]...)
+			}
+			begin = r.end
+		}
+	}
+	return data, index
 }
 
 func (s *store) close() {
@@ -236,6 +320,39 @@ func (s *store) take(stream Stream, at time.Time, pipe int, buf []byte) (n int, 
 		err = s.turn()
 	}
 	return n, true, err
+}
+
+// Sweep deletes the files in dir that belong to no log: those of logs whose name
+// keep does not have, which is the last element of the path given to [OpenLog],
+// and what was left half done. No log there may be open. What is no file of a log
+// stays.
+func Sweep(dir string, keep map[string]bool) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("cannot look for output of programs that are gone: %w", err)
+	}
+	var errs []error
+	for _, e := range entries {
+		name, part := logOf(e.Name())
+		if part != "" && (part == "new" || !keep[name]) {
+			errs = append(errs, os.Remove(filepath.Join(dir, e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// logOf returns the log that a file belongs to, and which part of it; empty if
+// none.
+func logOf(file string) (name, part string) {
+	rest, ok := strings.CutSuffix(file, ".data")
+	if !ok {
+		rest, ok = strings.CutSuffix(file, ".index")
+	}
+	dot := strings.LastIndexByte(rest, '.')
+	if !ok || dot < 0 || !slices.Contains([]string{"0", "1", "new"}, rest[dot+1:]) {
+		return "", ""
+	}
+	return rest[:dot], rest[dot+1:]
 }
 
 // remove deletes all files.

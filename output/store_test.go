@@ -2,15 +2,18 @@ package output
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -215,5 +218,115 @@ func TestKeptOutputSurvivesKills(t *testing.T) {
 	}
 	if len(got) != count {
 		t.Errorf("%d lines of %d", len(got), count)
+	}
+}
+
+// On a full disk a log goes on in memory, and when there is room again all that it
+// has is in the files.
+func TestKeptOutputOnFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
+		t.Skipf("cannot mount a small disk: %v", err)
+	}
+	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
+	path, filler := filepath.Join(dir, "web.0"), filepath.Join(dir, "filler")
+	l := opened(t, 0, path)
+	var want []string
+	write := func(lines int) {
+		pump(t, l, Stdout, func(f *os.File) {
+			for range lines {
+				want = append(want, "stdout "+strconv.Itoa(len(want)))
+				_, _ = fmt.Fprintln(f, len(want)-1)
+			}
+		})
+		pump(t, l, Stderr, func(f *os.File) { _, _ = f.WriteString("unfinished") })
+		want = append(want, "stderr unfinished")
+	}
+	write(10)
+	if err := os.WriteFile(filler, make([]byte, 256<<10), 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("the disk is not full: %v", err)
+	}
+	write(2000)
+	write(10)
+	if got := lines(l); !slices.Equal(got, want) {
+		t.Errorf("on a full disk: %d lines of %d", len(got), len(want))
+	}
+	if got := lines(opened(t, 0, path)); len(got) < 10 || len(got) >= len(want) {
+		t.Errorf("the files hold %d lines of %d", len(got), len(want))
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	l.mu.Lock()
+	l.store.again = time.Time{}
+	l.mu.Unlock()
+	write(10)
+	write(10)
+	for _, log := range []*Log{l, opened(t, 0, path)} {
+		if got := lines(log); !slices.Equal(got, want) {
+			t.Errorf("with room again: %d lines of %d", len(got), len(want))
+		}
+	}
+}
+
+// A mark of which only a part was written does not spoil those that follow.
+func TestTornMark(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "web.0")
+	pump(t, opened(t, 0, path), Stdout, func(f *os.File) { _, _ = f.WriteString("one\n") })
+	index, err := os.OpenFile(path+".0.index", os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = index.WriteString("half a")
+	_ = index.Close()
+	pump(t, opened(t, 0, path), Stderr, func(f *os.File) { _, _ = f.WriteString("two\n") })
+	if got := lines(opened(t, 0, path)); !slices.Equal(got, []string{"stdout one", "stderr two"}) {
+		t.Errorf("got %q", got)
+	}
+}
+
+// Whatever an index holds, a log can be opened with it, and keeps no more than
+// there is.
+func FuzzReplay(f *testing.F) {
+	f.Add([]byte("one\ntwo\n"), appendMark(appendMark(nil, mark{0, Stdout, false, 5}), mark{4, Stderr, true, 6}))
+	f.Fuzz(func(t *testing.T, data, index []byte) {
+		l := NewLog(0)
+		replay(l, data, index)
+		if l.next > uint64(len(data)*(len(index)/markSize)+len(index)) {
+			t.Errorf("%d bytes of %d", l.next, len(data))
+		}
+	})
+}
+
+// An index that was damaged is told of, and cut off anywhere it gives what is left.
+func TestDamagedIndex(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "web.0")
+	for n := range 5 {
+		pump(t, opened(t, 0, path), Stdout+Stream(n%2), func(f *os.File) { _, _ = fmt.Fprintln(f, n) })
+	}
+	file := path + ".0.index"
+	index, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for size := range index {
+		if err := os.WriteFile(file, index[:size], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		l, err := OpenLog(0, path)
+		if got, marks := lines(l), max(0, size-numberSize)/markSize; err != nil || (len(got) == 5) != (marks > 0) {
+			t.Errorf("cut at %d: %q, %v", size, got, err)
+		}
+	}
+	index[numberSize+7] = 0x7f // a stream that there is not
+	if err := os.WriteFile(file, index, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := OpenLog(0, path)
+	if err == nil || !strings.Contains(err.Error(), file+" is damaged") {
+		t.Errorf("error %v", err)
+	}
+	if got := lines(l); len(got) != 4 {
+		t.Errorf("got %q", got)
 	}
 }

@@ -289,6 +289,9 @@ func (d *daemon) takeOver(e *env, b *beginning) error {
 	if err := os.MkdirAll(d.outputs.dir, 0o700); err != nil {
 		return fmt.Errorf("cannot make the run directory: %w", err)
 	}
+	if err := d.outputs.sweep(b.programs, b.saved); err != nil {
+		d.log.Warn("kept output", "problem", err)
+	}
 	past := runner.Past{
 		Rebooted: b.state.rebooted, Orphaned: !b.resumed || d.link.Hello().Orphaned,
 		Closing: b.resumed && b.state.closing,

@@ -454,13 +454,31 @@ type outputKey struct {
 	index   int
 }
 
+// file is what the names of the log's files begin with.
+func (k outputKey) file() string { return url.PathEscape(k.program) + "." + strconv.Itoa(k.index) }
+
+// sweep deletes what is kept of all instances but those that the programs have and
+// those that an earlier daemon has left.
+func (o *outputs) sweep(programs []*runner.Program, saved []runner.Saved) error {
+	keep := map[string]bool{}
+	for _, p := range programs {
+		for index := range p.NumProcs {
+			keep[outputKey{p.Name, index}.file()] = true
+		}
+	}
+	for _, s := range saved {
+		keep[outputKey{s.Program, s.Index}.file()] = true
+	}
+	return output.Sweep(o.dir, keep)
+}
+
 // log returns the log of an instance, new if it has none.
 func (o *outputs) log(program string, index int) *output.Log {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	key := outputKey{program, index}
 	if o.logs[key] == nil {
-		log, err := output.OpenLog(0, filepath.Join(o.dir, url.PathEscape(program)+"."+strconv.Itoa(index)))
+		log, err := output.OpenLog(0, filepath.Join(o.dir, key.file()))
 		if err != nil {
 			o.slog.Warn("kept output", "program", program, "index", index, "problem", err)
 		}
