@@ -38,7 +38,7 @@ type source struct {
 	stream Stream
 	log    *Log
 	done   func()
-	next   *source // of the same log
+	next   *source // of the same log, added earlier
 }
 
 // drain is somebody's wish that what a log's pipes hold be read.
@@ -213,29 +213,54 @@ func (l *Loop) release() {
 // drain reads what log's pipes hold now, and an end that follows it.
 func (l *Loop) drain(log *Log, buf []byte) {
 	l.mu.Lock()
-	var sources []*source
-	for s := log.sources; s != nil; s = s.next {
-		sources = append(sources, s)
-	}
+	sources := list(log.sources, Both)
 	l.mu.Unlock()
 	for _, s := range sources {
-		// Descendants may write on for ever, so this takes what is there now
-		// (FIONREAD, which x/sys calls TIOCINQ, gives its size for a pipe too).
-		left, err := unix.IoctlGetInt(s.fd, unix.TIOCINQ)
-		if err != nil {
-			left = 0
-		}
-		for n := 1; n > 0 && left >= 0; left -= n {
-			n = l.read(s, buf)
-		}
+		l.empty(s, buf)
 	}
 }
 
-// read reads once from s, which may be nil, and returns the number of bytes.
-func (l *Loop) read(s *source, buf []byte) int {
-	if s == nil {
-		return 0
+// list returns the sources of a stream, from the given one on, oldest first. It
+// needs the mutex.
+func list(s *source, stream Stream) (all []*source) {
+	for ; s != nil; s = s.next {
+		if stream.has(s.stream) {
+			all = append(all, s)
+		}
 	}
+	slices.Reverse(all)
+	return all
+}
+
+// empty reads what s holds now: descendants may write on for ever.
+func (l *Loop) empty(s *source, buf []byte) {
+	// FIONREAD, which x/sys calls TIOCINQ, gives its size for a pipe too.
+	left, err := unix.IoctlGetInt(s.fd, unix.TIOCINQ)
+	if err != nil {
+		left = 0
+	}
+	for n := 1; n > 0 && left >= 0; left -= n {
+		n = l.take(s, buf)
+	}
+}
+
+// read reads once from s, which may be nil. What the tasks before have printed
+// comes first: it was in their pipes before this task began.
+func (l *Loop) read(s *source, buf []byte) {
+	if s == nil {
+		return
+	}
+	l.mu.Lock()
+	earlier := list(s.next, s.stream)
+	l.mu.Unlock()
+	for _, e := range earlier {
+		l.empty(e, buf)
+	}
+	l.take(s, buf)
+}
+
+// take reads once from s, and returns the number of bytes.
+func (l *Loop) take(s *source, buf []byte) int {
 	l.admit(s.log)
 	n, err := s.log.take(s.stream, s.fd, buf)
 	if errors.Is(err, unix.EAGAIN) {

@@ -146,6 +146,31 @@ func TestDrainWhileOthersHoldThePipe(t *testing.T) {
 }
 
 // TestDrainIsBounded drains a pipe whose writer never stops.
+// What a task has printed comes before what its successor prints, whichever pipe
+// is looked at first.
+func TestTasksInOrder(t *testing.T) {
+	l, log := newLoop(t), NewLog(0)
+	first, _ := add(t, l, log, Stdout)
+	second, _ := add(t, l, log, Stdout)
+	log.mu.Lock() // nothing is taken
+	write(t, second, "second\n")
+	write(t, first, "first\n")
+	log.mu.Unlock()
+	await(t, "drain", l.Drain(log))
+	got, _ := log.Tail(-1, Stdout)
+	wantLines(t, got, "o:first", "o:second")
+
+	first.Close()
+	log.mu.Lock()
+	write(t, second, "more\n")
+	third, _ := add(t, l, log, Stdout)
+	write(t, third, "last\n")
+	log.mu.Unlock()
+	await(t, "drain", l.Drain(log))
+	got, _ = log.Tail(2, Stdout)
+	wantLines(t, got, "o:more", "o:last")
+}
+
 func TestDrainIsBounded(t *testing.T) {
 	l := newLoop(t)
 	log := NewLog(0)
