@@ -252,7 +252,10 @@ func stderr(path string) proc.Stdio {
 // programEnviron is pm's own environment as programs get it: without what is
 // meant for pm alone.
 func programEnviron(environ []string) []string {
-	private := []string{"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"}
+	private := []string{
+		"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES",
+		"JOURNAL_STREAM", "SYSTEMD_EXEC_PID",
+	}
 	return slices.DeleteFunc(slices.Clone(environ), func(entry string) bool {
 		key, _, _ := strings.Cut(entry, "=")
 		return slices.Contains(private, key)

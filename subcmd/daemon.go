@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -27,6 +26,7 @@ import (
 	"pm.example/proc"
 	"pm.example/runner"
 	"pm.example/socket"
+	"pm.example/systemd"
 )
 
 // daemonOptions are the flags of pm daemon.
@@ -81,6 +81,7 @@ type daemon struct {
 	events   *eventLog
 	reloader *reloader
 	mailer   *alert.Mailer // nil: no mail
+	manager  *announcer
 	log      *slog.Logger
 	logFile  *logFile
 
@@ -113,7 +114,7 @@ const ballast = 24 << 20
 // until it is told to stop. Every refusal comes before the first program is
 // started.
 func runWorker(ctx context.Context, e *env, o daemonOptions) error {
-	files := listenFiles()
+	files := systemd.Files()
 	if len(files) == 0 {
 		return usagef("%s is for pm daemon itself; unset it", workerEnv)
 	}
@@ -134,7 +135,7 @@ func runWorker(ctx context.Context, e *env, o daemonOptions) error {
 	if err != nil {
 		return usageError(err)
 	}
-	d, err := newDaemon(b, o, e.stderr, link)
+	d, err := newDaemon(b, o, e, link)
 	if err != nil {
 		_ = listener.Close()
 		return usageError(err)
@@ -235,11 +236,11 @@ func (b *beginning) useSaved(saved *savedConfig, instances []runner.Saved, progr
 }
 
 // newDaemon makes the parts and puts them together.
-func newDaemon(b *beginning, o daemonOptions, stderr io.Writer, link *keeper.Link) (*daemon, error) {
+func newDaemon(b *beginning, o daemonOptions, e *env, link *keeper.Link) (*daemon, error) {
 	file := b.file
 	d := &daemon{quitting: make(chan struct{}), link: link, state: b.state}
 	var err error
-	if d.logFile, err = openLog(orElse(o.log, file.Daemon.LogFile), stderr); err != nil {
+	if d.logFile, err = openLog(orElse(o.log, file.Daemon.LogFile), e.stderr); err != nil {
 		return nil, err
 	}
 	d.log = newLogger(d.logFile, orElse(o.format, file.Daemon.LogFormat))
@@ -265,7 +266,8 @@ func newDaemon(b *beginning, o daemonOptions, stderr io.Writer, link *keeper.Lin
 		Drop: d.outputs.drop,
 		Log:  d.log,
 	})
-	d.reloader = &reloader{group: d.group, events: d.events, log: d.log, environ: b.environ, file: file, programs: b.programs, scaled: b.scaled, state: d.state}
+	d.manager = newAnnouncer(e.getenv, d.group, d.events)
+	d.reloader = &reloader{group: d.group, events: d.events, manager: d.manager, log: d.log, environ: b.environ, file: file, programs: b.programs, scaled: b.scaled, state: d.state}
 	if b.scaled == nil {
 		d.reloader.scaled = map[string]int{}
 	}
@@ -352,6 +354,7 @@ func (d *daemon) serve(ctx context.Context, listener net.Listener, b *beginning)
 	parts.Go(func() error { return d.group.Run(work) })             // ends with work
 	parts.Go(func() error { return d.runMailer(logging) })          // ends with logging
 	parts.Go(func() error { d.signals(work, signals); return nil }) // ends with work
+	parts.Go(func() error { d.manager.run(work); return nil })      // ends with work
 
 	d.started(listener.Addr().String())
 	parts.Go(func() error { d.state.sync(work.Done()); return nil }) // ends with work
@@ -371,12 +374,16 @@ func (d *daemon) serve(ctx context.Context, listener net.Listener, b *beginning)
 		return err
 	})
 	d.link.Serving()
+	d.manager.serving()
 	select {
 	case <-d.quitting:
 	case <-d.link.Gone():
 		return replaceKeeper(d.log, d.link, b.dir, b.lock)
 	case <-ctx.Done():
 		d.quit(false)
+	}
+	if d.binary == "" {
+		d.manager.end()
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- d.end(work) }() // ends with the programs, or with the process

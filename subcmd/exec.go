@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -22,6 +20,7 @@ import (
 	"pm.example/proc"
 	"pm.example/runner"
 	"pm.example/socket"
+	"pm.example/systemd"
 	"pm.example/task"
 )
 
@@ -160,13 +159,14 @@ func execBase(c *cli.Context, o execOptions) (*config.Program, error) {
 
 // foreground is one program that runs in the foreground.
 type foreground struct {
-	keeper *jobKeeper
-	group  *runner.Group
-	last   atomic.Pointer[runner.Event] // the event that ended it
-	ended  chan struct{}
-	stderr io.Writer
-	quiet  bool
-	asked  syscall.Signal // what told pm to stop it; 0: nothing yet
+	keeper  *jobKeeper
+	manager systemd.Manager
+	group   *runner.Group
+	last    atomic.Pointer[runner.Event] // the event that ended it
+	ended   chan struct{}
+	stderr  io.Writer
+	quiet   bool
+	asked   syscall.Signal // what told pm to stop it; 0: nothing yet
 }
 
 // runExec runs the program until it has ended for good and nothing is left of
@@ -209,7 +209,7 @@ func runExec(ctx context.Context, e *env, o execOptions, program *config.Program
 }
 
 func newForeground(e *env, o execOptions) (*foreground, error) {
-	f := &foreground{ended: make(chan struct{}), stderr: e.stderr, quiet: o.quiet}
+	f := &foreground{manager: systemd.FindManager(e.getenv), ended: make(chan struct{}), stderr: e.stderr, quiet: o.quiet}
 	log := slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	keeper, err := proc.NewJobKeeper(log)
 	if err != nil {
@@ -231,7 +231,7 @@ func execSpec(p *config.Program, shared bool) (*runner.Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	listen := listenFiles()
+	listen := systemd.Files()
 	template := spec.Command
 	spec.Autostart = true
 	spec.Final = []syscall.Signal{syscall.SIGINT, syscall.SIGQUIT} // a user's Ctrl-C is no failure to be repaired
@@ -255,25 +255,11 @@ func inherit(s *proc.Stdio, configured string, own *os.File) {
 	}
 }
 
-// listenFiles are the sockets that pm got by socket activation (sd_listen_fds(3)),
-// to be passed on.
-func listenFiles() (files []*os.File) {
-	n, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
-	if err != nil || os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
-		return nil
-	}
-	for fd := 3; fd < 3+n; fd++ {
-		syscall.CloseOnExec(fd)
-		files = append(files, os.NewFile(uintptr(fd), "listen"))
-	}
-	return files
-}
-
 // tell watches for the end, and tells the user of what happens before.
 func (f *foreground) tell(e runner.Event) {
 	switch e.Type {
 	case runner.EventRunning:
-		notifyReady()
+		_ = f.manager.Tell(systemd.Ready) // one that does not hear may stop pm, and says why
 	case runner.EventBackoff:
 		f.say(e.Message)
 	case runner.EventLingering:
@@ -493,21 +479,4 @@ func terminalOf() (tty *os.File, shared bool) {
 		}
 	}
 	return nil, false
-}
-
-// notifyReady tells the service manager that the program is up, sd_notify(3).
-func notifyReady() {
-	address := os.Getenv("NOTIFY_SOCKET")
-	if address == "" {
-		return
-	}
-	if strings.HasPrefix(address, "@") {
-		address = "\x00" + address[1:]
-	}
-	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: address, Net: "unixgram"})
-	if err != nil {
-		return
-	}
-	defer func() { _ = conn.Close() }()
-	_, _ = io.WriteString(conn, "READY=1")
 }

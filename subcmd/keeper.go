@@ -13,6 +13,7 @@ import (
 
 	"pm.example/keeper"
 	"pm.example/proc"
+	"pm.example/systemd"
 )
 
 // keeperEnv tells a process that it takes the place of a keeper: what that held.
@@ -49,7 +50,7 @@ func runKeeper(ctx context.Context, e *env) error {
 			log.Error("how programs end that run on may be unknown", "error", err)
 		}
 	}
-	activated := listenFiles()
+	activated := systemd.Files()
 	options := keeper.Options{
 		Programs: programs, Signals: signals, Inheritance: inherited, Log: log,
 		Start: func(path string, conn *os.File) (*proc.Attendant, error) {

@@ -20,6 +20,7 @@ import (
 type reloader struct {
 	group   *runner.Group
 	events  *eventLog
+	manager *announcer
 	log     *slog.Logger
 	environ []string // what programs inherit
 	state   *state
@@ -58,6 +59,9 @@ func (r *reloader) program(name string) *config.Program {
 func (r *reloader) run(ctx context.Context, dryRun bool) (socket.Plan, error) {
 	r.turn.Lock()
 	defer r.turn.Unlock()
+	if !dryRun {
+		defer r.manager.reloading()()
+	}
 	old := r.current()
 	file, warnings, err := config.Load(old.Path, os.LookupEnv)
 	if err != nil {
