@@ -63,7 +63,10 @@ func Serve(ctx context.Context, ln net.Listener, svc Service, opts ServerOptions
 
 func serve(ctx context.Context, ln net.Listener, svc Service, opts ServerOptions, b bounds) error {
 	s := newServer(ctx, svc, opts, b)
-	if own, ok := ln.(*listener); ok {
+	switch own := ln.(type) {
+	case given:
+		s.group = own.gid >= 0
+	case *listener:
 		s.group = own.gid >= 0
 		keeping, stop := context.WithCancel(ctx)
 		var keeper sync.WaitGroup

@@ -131,7 +131,7 @@ func runWorker(ctx context.Context, e *env, o daemonOptions) error {
 	if err != nil {
 		return usageError(err)
 	}
-	listener, err := socket.Listen(listenPath(e, b.file), socket.ListenOptions{Group: b.file.Daemon.Group})
+	listener, err := listen(e, b.file, activated(link.Hello().Held))
 	if err != nil {
 		return usageError(err)
 	}
@@ -156,6 +156,17 @@ func runWorker(ctx context.Context, e *env, o daemonOptions) error {
 		d.log.Warn("configuration", "problem", w.String())
 	}
 	return d.serve(ctx, listener, b)
+}
+
+// listen returns the control socket: the one that the daemon was started with, or
+// else its own.
+func listen(e *env, file *config.File, activated []*os.File) (net.Listener, error) {
+	options := socket.ListenOptions{Group: file.Daemon.Group}
+	given, err := socket.Given(activated, options)
+	if given != nil || err != nil {
+		return given, err
+	}
+	return socket.Listen(listenPath(e, file), options)
 }
 
 // beginning is what a worker begins with.

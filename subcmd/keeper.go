@@ -50,11 +50,11 @@ func runKeeper(ctx context.Context, e *env) error {
 			log.Error("how programs end that run on may be unknown", "error", err)
 		}
 	}
-	activated := systemd.Files()
+	hold(&inherited, systemd.Files())
 	options := keeper.Options{
 		Programs: programs, Signals: signals, Inheritance: inherited, Log: log,
 		Start: func(path string, conn *os.File) (*proc.Attendant, error) {
-			return programs.Attend(workerCommand(orElse(path, "/proc/self/exe"), append([]*os.File{conn}, activated...)))
+			return programs.Attend(workerCommand(orElse(path, "/proc/self/exe"), conn))
 		},
 	}
 	outcome, err := keeper.Run(ctx, options)
@@ -96,10 +96,39 @@ func leave(i keeper.Inheritance, leaders *os.File, err error, log *slog.Logger) 
 	i.Held[leadersFile] = leaders
 }
 
-// workerCommand starts the pm at path as a worker.
-func workerCommand(path string, files []*os.File) *proc.Command {
+// activatedPrefix begins the names of the sockets, among what a keeper holds, that
+// the daemon was started with.
+const activatedPrefix = "activated."
+
+// mostActivated bounds how many of them are held. One is used.
+const mostActivated = 64
+
+// hold adds the sockets that the daemon was started with to what every worker is
+// handed, also one that comes after an upgrade.
+func hold(i *keeper.Inheritance, activated []*os.File) {
+	if i.Held == nil {
+		i.Held = map[string]*os.File{}
+	}
+	for n, file := range activated[:min(len(activated), mostActivated)] {
+		i.Held[fmt.Sprint(activatedPrefix, n)] = file
+	}
+}
+
+// activated returns the sockets among what a keeper holds, in their order.
+func activated(held map[string]*os.File) (files []*os.File) {
+	for n := 0; ; n++ {
+		file := held[fmt.Sprint(activatedPrefix, n)]
+		if file == nil {
+			return files
+		}
+		files = append(files, file)
+	}
+}
+
+// workerCommand starts the pm at path as a worker that is connected by conn.
+func workerCommand(path string, conn *os.File) *proc.Command {
 	return &proc.Command{
-		Path: path, Argv: os.Args, Env: append(os.Environ(), workerEnv+"=1"), Listen: files,
+		Path: path, Argv: os.Args, Env: append(os.Environ(), workerEnv+"=1"), Listen: []*os.File{conn},
 		Stdin:  proc.Stdio{Kind: proc.Descriptor, File: os.Stdin},
 		Stdout: proc.Stdio{Kind: proc.Descriptor, File: os.Stdout},
 		Stderr: proc.Stdio{Kind: proc.Descriptor, File: os.Stderr},
@@ -157,6 +186,7 @@ func replaceKeeper(log *slog.Logger, link *keeper.Link, stateDir string, lock *o
 		i.Held["lock"] = lock
 	}
 	if link != nil {
+		hold(&i, activated(link.Hello().Held))
 		leaders, err := link.Leaders()
 		leave(i, leaders, err, log)
 	}

@@ -19,7 +19,8 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the want-… files of scripts whose cmp fails")
 
-// TestMain makes this test binary three programs: the tests, pm, and actor. So
+// TestMain makes this test binary four programs: the tests, pm, actor, and
+// activate. So
 // pm under test counts for coverage and the race detector, and no script needs
 // a compiler.
 func TestMain(m *testing.M) {
@@ -27,7 +28,7 @@ func TestMain(m *testing.M) {
 		// The race detector makes every program wait a second at its end.
 		_ = os.Setenv("GORACE", "atexit_sleep_ms=10")
 	}
-	testscript.Main(tests{m}, map[string]func(){"pm": pm, "actor": actor})
+	testscript.Main(tests{m}, map[string]func(){"pm": pm, "actor": actor, "activate": activate})
 }
 
 // tests are what this binary runs when it is neither pm nor actor.

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+)
+
+// activate is the program
+//
+//	activate PATH CMD ARG…
+//
+// which becomes CMD with a Unix socket that listens at PATH as its descriptor 3,
+// in the way of sd_listen_fds(3). It does not remove the socket.
+func activate() {
+	if err := becomeActivated(os.Args[1], os.Args[2:]); err != nil {
+		fmt.Fprintln(os.Stderr, "activate:", err)
+		os.Exit(1)
+	}
+}
+
+func becomeActivated(path string, argv []string) error {
+	binary, err := exec.LookPath(argv[0])
+	if err != nil {
+		return err
+	}
+	_ = os.Remove(path)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return err
+	}
+	f, err := l.File()
+	if err != nil {
+		return err
+	}
+	// Descriptor 3 may be one of the runtime, which the execve(2) would close: nothing
+	// uses it from here on.
+	if err := syscall.Dup3(int(f.Fd()), 3, 0); err != nil {
+		return err
+	}
+	for key, value := range map[string]string{"LISTEN_FDS": "1", "LISTEN_PID": strconv.Itoa(os.Getpid()), "LISTEN_FDNAMES": "pm.socket"} {
+		if err := os.Setenv(key, value); err != nil {
+			return err
+		}
+	}
+	return syscall.Exec(binary, argv, os.Environ())
+}
