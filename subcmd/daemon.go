@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -48,7 +47,8 @@ to stop. It stays in the foreground and logs to standard error, or to --log.
 
 Signals: HUP reloads the file; TERM and INT stop all programs, those of the
 highest priority number first, and end the daemon; a second one kills what is
-left at once; USR2 opens the log file again.
+left at once; USR1 ends the daemon and leaves the programs running, for the next
+one to take over; USR2 opens the log file again.
 
 Examples:
   pm daemon -c examples/quickstart.toml
@@ -125,7 +125,7 @@ func runWorker(ctx context.Context, e *env, o daemonOptions) error {
 	if err != nil {
 		return err
 	}
-	proc.SetName("pm-worker")
+	proc.SetName(workerName)
 	proc.MoreFiles()
 	b, err := begin(e, o, link)
 	if err != nil {
@@ -354,7 +354,7 @@ const logPatience = 2 * time.Second
 // can still watch; then the socket; last the log.
 func (d *daemon) serve(ctx context.Context, listener net.Listener, b *beginning) error {
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
 	defer signal.Stop(signals)
 
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
@@ -476,6 +476,8 @@ func (d *daemon) signal(ctx context.Context, sig os.Signal) {
 	switch sig {
 	case syscall.SIGHUP:
 		_, _ = d.reloader.run(ctx, false) // a failure is an event
+	case syscall.SIGUSR1:
+		d.quit(true)
 	case syscall.SIGUSR2:
 		if err := d.logFile.reopen(); err != nil {
 			d.log.Error("the old log stays in use", "error", err)
@@ -558,83 +560,6 @@ func runDir(e *env, stateDir string) string {
 		return filepath.Join(dir, "pm")
 	}
 	return filepath.Join(stateDir, "run")
-}
-
-// lockStateDir makes the state directory this daemon's own until the returned
-// file is closed: a second daemon on it is refused. The lock is the kernel's,
-// so it ends with the process however that ends, and no program inherits it.
-func lockStateDir(dir string) (*os.File, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("cannot make the state directory: %w", err)
-	}
-	path := filepath.Join(dir, "lock")
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("cannot use the state directory: %w", err)
-	}
-	if err := flock(f); err != nil {
-		defer func() { _ = f.Close() }()
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("cannot lock %s: %w", path, err)
-		}
-		return nil, &socket.Problem{
-			Message: fmt.Sprintf("another daemon uses the state directory %s%s", dir, holder(f)),
-			Hint:    "control it with pm --socket, or give this one its own with --state-dir and --socket",
-			Code:    socket.CodeUsage,
-		}
-	}
-	return f, nil
-}
-
-// Waits for a lock whose holder is about to be gone.
-const (
-	lockPatience = 10 * time.Second
-	lockPause    = 10 * time.Millisecond
-)
-
-// flock takes a lock, or returns EWOULDBLOCK if another daemon has it. One that
-// was killed a moment ago may hold it a little longer: its threads end one by one.
-func flock(f *os.File) (err error) {
-	for until := time.Now().Add(lockPatience); ; time.Sleep(lockPause) {
-		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if !errors.Is(err, syscall.EWOULDBLOCK) || lives(holderPID(f)) || time.Now().After(until) {
-			return err
-		}
-	}
-}
-
-// lives reports whether a process is there and not about to be gone.
-func lives(pid string) bool {
-	if pid == "" {
-		return false
-	}
-	data, err := os.ReadFile("/proc/" + pid + "/stat")
-	_, state, _ := strings.Cut(string(data), ") ")
-	return err == nil && !strings.HasPrefix(state, "Z") && !strings.HasPrefix(state, "X")
-}
-
-// nameHolder writes the pid of the keeper into the lock file, for people and for those
-// who are refused.
-func nameHolder(lock *os.File) error {
-	text := fmt.Sprintf("%-10d\n", os.Getppid()) // of one length, so that no half of it is ever read
-	_, err := lock.WriteAt([]byte(text), 0)
-	return err
-}
-
-// holderPID returns the pid that a lock file names; empty if it names none.
-func holderPID(f *os.File) string {
-	var buf [16]byte
-	n, _ := f.ReadAt(buf[:], 0)
-	pid, _, _ := strings.Cut(string(buf[:n]), "\n")
-	return strings.TrimSpace(pid)
-}
-
-// holder tells who a lock file names.
-func holder(f *os.File) string {
-	if pid := holderPID(f); pid != "" {
-		return " (pid " + pid + ")"
-	}
-	return ""
 }
 
 // version is the version of this binary, from its build information.

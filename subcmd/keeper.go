@@ -37,7 +37,7 @@ func runKeeper(ctx context.Context, e *env) error {
 	proc.MoreFiles()
 	log := slog.New(slog.NewTextHandler(e.stderr, nil))
 	signals := make(chan os.Signal, 64)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // who reads stderr may go away
 	programs, err := proc.NewHeir(log)
 	if err != nil {

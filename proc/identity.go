@@ -1,0 +1,38 @@
+package proc
+
+import "golang.org/x/sys/unix"
+
+// Identity tells a process from any other of this boot, also from one that gets
+// its pid later.
+type Identity struct {
+	PID   int
+	Start uint64 // when it was started, in ticks since the boot
+}
+
+// Identify returns the identity of the process that has the pid now.
+func Identify(pid int) (Identity, error) {
+	st, err := readStat(pid)
+	return Identity{PID: pid, Start: st.start}, err
+}
+
+// Look returns the process as it is now, and false if it is gone.
+func (i Identity) Look() (Process, bool) {
+	st, err := readStat(i.PID)
+	if err != nil || st.start != i.Start {
+		return Process{}, false
+	}
+	return Process{PID: i.PID, Name: st.comm, State: st.state}, true
+}
+
+// Kill kills the process if it still is called name, and no other.
+func (i Identity) Kill(name string) error {
+	fd, err := unix.PidfdOpen(i.PID, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if p, there := i.Look(); !there || p.Name != name { // what the pidfd holds, or nothing
+		return unix.ESRCH
+	}
+	return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+}
