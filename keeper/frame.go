@@ -130,17 +130,26 @@ func (w *wire) frame() ([]byte, bool, error) {
 
 const readSize = 64 << 10
 
+// errTooManyFiles is the end of a connection of which descriptors were lost.
+var errTooManyFiles = errors.New("descriptors for the output of programs do not get through: too many open files")
+
 func (w *wire) fill() error {
 	if cap(w.in)-len(w.in) < readSize/2 {
 		w.in = append(make([]byte, 0, max(readSize, 2*len(w.in)+readSize/2)), w.in...)
 	}
-	n, oobn, _, _, err := w.conn.ReadMsgUnix(w.in[len(w.in):cap(w.in)], w.oob)
+	n, oobn, flags, _, err := w.conn.ReadMsgUnix(w.in[len(w.in):cap(w.in)], w.oob)
 	if err != nil {
 		return err
 	}
 	w.in = w.in[:len(w.in)+n]
 	if oobn > 0 {
-		return w.takeRights(w.oob[:oobn])
+		err = w.takeRights(w.oob[:oobn])
+	}
+	if flags&unix.MSG_CTRUNC != 0 { // what comes next would get another's
+		return errTooManyFiles
+	}
+	if oobn > 0 {
+		return err
 	}
 	if n == 0 {
 		return net.ErrClosed

@@ -32,6 +32,7 @@ type Link struct {
 	questions map[int]chan syscall.Errno
 	asked     int
 	refused   error
+	fault     error // of the connection
 	warnings  []string
 	leaders   map[string]int // pidfds of the main processes that live, by task
 }
@@ -69,6 +70,9 @@ func Attach(file *os.File) (*Link, error) {
 	k, d, err := w.receive()
 	if err != nil {
 		w.close()
+		if errors.Is(err, errTooManyFiles) {
+			return nil, err
+		}
 		return nil, fmt.Errorf("%w: %v", ErrGone, err)
 	}
 	if k != kindHello {
@@ -92,8 +96,17 @@ func Attach(file *os.File) (*Link, error) {
 // Hello returns what the keeper told first.
 func (l *Link) Hello() Hello { return l.hello }
 
-// Gone returns a channel that is closed when the keeper has died.
+// Gone returns a channel that is closed when the keeper has died, or cannot be
+// heard any more.
 func (l *Link) Gone() <-chan struct{} { return l.gone }
+
+// Fault returns why the keeper cannot be heard although it may live, when it is
+// Gone; nil: it has died.
+func (l *Link) Fault() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.fault
+}
 
 // Signals returns the signals that came to the keeper.
 func (l *Link) Signals() <-chan syscall.Signal { return l.signals }
@@ -210,6 +223,7 @@ func (l *Link) receive() {
 	for {
 		k, d, err := l.wire.receive()
 		if err != nil {
+			l.broken(err)
 			return
 		}
 		switch k {
@@ -233,6 +247,16 @@ func (l *Link) receive() {
 			l.mu.Unlock()
 		}
 	}
+}
+
+// broken notes why nothing more is heard of the keeper.
+func (l *Link) broken(err error) {
+	if !errors.Is(err, errTooManyFiles) {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fault = err
 }
 
 func (l *Link) event(e proc.Event) {

@@ -2,9 +2,13 @@ package keeper
 
 import (
 	"errors"
+	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"pm.example/proc"
 )
@@ -108,5 +112,39 @@ func TestLinkHoldsLeaders(t *testing.T) {
 	}
 	if n := told(proc.Event{Kind: proc.Exited}); n != 0 {
 		t.Errorf("%d leaders are held of one that has ended", n)
+	}
+}
+
+// Descriptors that the kernel drops, since there are too many, end the connection
+// and are not taken for those of other programs. The keeper is not gone.
+func TestDescriptorsThatDoNotGetThrough(t *testing.T) {
+	l, w := attach(t)
+	r, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = r.Close(), out.Close() }()
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	e := begin(kindEvent)
+	fds := encodeEvent(&e, proc.Event{ID: "a", Kind: proc.Spawned, PID: 1 << 22, Stdout: int(r.Fd()), Stderr: -1})
+	failed := w.send(finish(e), fds...)
+	<-l.Gone()
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if failed != nil {
+		t.Fatal(failed)
+	}
+	if fault := l.Fault(); fault == nil || !strings.Contains(fault.Error(), "too many open files") {
+		t.Errorf("fault %v", fault)
+	}
+	if events := l.Take(); len(events) > 0 {
+		t.Errorf("told %v", events)
 	}
 }

@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -169,6 +170,7 @@ type session struct {
 	wire     *wire
 	requests chan func()
 	open     bool // the worker wants events
+	deaf     bool // what it says cannot be heard any more
 }
 
 // gather is how long events wait after those that were told last: in a burst they
@@ -195,7 +197,7 @@ func (s *session) serve(ctx context.Context, worker *proc.Attendant) proc.Status
 	defer rest.Stop()
 	resting := true
 	for {
-		if s.trial != "" && s.proven || s.outcome != nil && s.outcome.Upgrade != "" {
+		if s.deaf || s.trial != "" && s.proven || s.outcome != nil && s.outcome.Upgrade != "" {
 			_ = worker.Signal(syscall.SIGKILL)
 		}
 		var events <-chan struct{}
@@ -297,6 +299,9 @@ func (s *session) receive() {
 	defer close(s.requests)
 	for {
 		k, d, err := s.wire.receive()
+		if errors.Is(err, errTooManyFiles) {
+			s.requests <- func() { s.deaf = true }
+		}
 		if err != nil {
 			return
 		}

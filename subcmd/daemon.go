@@ -146,7 +146,7 @@ func runWorker(ctx context.Context, e *env, o daemonOptions) error {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	err = d.takeOver(e, b)
 	if errors.Is(err, keeper.ErrGone) {
-		return replaceKeeper(d.log, link, b.dir, b.lock)
+		return d.bereaved(b)
 	}
 	if err != nil {
 		_ = listener.Close()
@@ -389,7 +389,7 @@ func (d *daemon) serve(ctx context.Context, listener net.Listener, b *beginning)
 	select {
 	case <-d.quitting:
 	case <-d.link.Gone():
-		return replaceKeeper(d.log, d.link, b.dir, b.lock)
+		return d.bereaved(b)
 	case <-ctx.Done():
 		d.quit(false)
 	}
@@ -402,7 +402,7 @@ func (d *daemon) serve(ctx context.Context, listener net.Listener, b *beginning)
 	select {
 	case err = <-ended:
 	case <-d.link.Gone():
-		return replaceKeeper(d.log, d.link, b.dir, b.lock)
+		return d.bereaved(b)
 	}
 	d.events.publish(socket.Event{Time: time.Now().UTC(), Type: eventDaemonStopped, PID: os.Getpid()})
 	stopServing()
@@ -420,10 +420,19 @@ func (d *daemon) serve(ctx context.Context, listener net.Listener, b *beginning)
 	if d.binary != "" {
 		d.link.Upgrade(d.binary)
 		<-d.link.Gone()
-		return replaceKeeper(d.log, d.link, b.dir, b.lock)
+		return d.bereaved(b)
 	}
 	d.link.End(code, d.keep)
 	return err
+}
+
+// bereaved takes the place of the keeper, which is gone. If that lives and only
+// cannot be heard, this worker ends and the keeper starts the next.
+func (d *daemon) bereaved(b *beginning) error {
+	if fault := d.link.Fault(); fault != nil {
+		return fault
+	}
+	return replaceKeeper(d.log, d.link, b.dir, b.lock)
 }
 
 // end stops all programs, unless they are to run on: then their states stay
