@@ -60,10 +60,14 @@ type chaos struct {
 	client *socket.Client
 	kills  int // of the daemon's processes
 
+	smallDisk bool   // the state directory has a disk of its own
+	crowd     string // the cgroup that bounds the number of processes; empty: none
+
 	round   int
-	variant int          // of the configuration file
-	blind   bool         // in this round nobody of the daemon lived for a while
-	struck  map[role]int // how many of the daemon's processes were ended in this round
+	variant int               // of the configuration file
+	blind   bool              // in this round nobody of the daemon lived for a while
+	struck  map[role]int      // how many of the daemon's processes were ended in this round
+	lacked  map[shortage]bool // what the daemon lacked in this round
 	judge   judge
 
 	mu      sync.Mutex      // guards what the steps of a round write
@@ -94,12 +98,14 @@ func newChaos(t *testing.T, seed uint64) *chaos {
 	c := &chaos{
 		t: t, dir: dir, config: filepath.Join(dir, "pm.toml"), random: rand.New(rand.NewPCG(seed, 0)),
 		client: socket.Dial(filepath.Join(short, "s")), hits: map[run]map[string]bool{}, touched: map[string]bool{},
-		struck: map[role]int{},
+		struck: map[role]int{}, lacked: map[shortage]bool{},
 	}
 	c.env = append(os.Environ(), "PM_SCRIPT="+dir, "PM_WITNESS="+dir, "PM_SOCKET="+filepath.Join(short, "s"),
 		"PM_STATE_DIR="+filepath.Join(dir, "state"), fmt.Sprintf("%s=%d", testerEnv, os.Getpid()))
 	c.judge = newJudge(c)
 	c.writeConfig()
+	c.mountSmallDisk()
+	c.makeCrowd()
 	t.Cleanup(func() {
 		if t.Failed() {
 			c.tellStory()
@@ -214,6 +220,7 @@ func (c *chaos) startDaemon() {
 	if err := cmd.Start(); err != nil {
 		c.t.Fatal(err)
 	}
+	c.join(cmd.Process.Pid)
 	c.did("daemon %d", cmd.Process.Pid)
 	go func() { _ = cmd.Wait() }() // ends with the daemon
 }
@@ -239,6 +246,7 @@ func (c *chaos) play() {
 	c.blind = false
 	clear(c.touched)
 	clear(c.struck)
+	clear(c.lacked)
 	steps := make([]step, 1+c.random.IntN(3))
 	for n := range steps {
 		steps[n] = c.choose()
@@ -289,8 +297,10 @@ func (c *chaos) choose() step {
 		return c.hit(pick(c.random, unix.SIGKILL, unix.SIGHUP, unix.SIGTERM))
 	case n < 76:
 		return c.hit(pick(c.random, unix.SIGUSR1, unix.SIGUSR2))
-	case n < 94:
+	case n < 88:
 		return c.command()
+	case n < 94:
+		return c.shorten()
 	case n < 97:
 		return c.reload()
 	default:

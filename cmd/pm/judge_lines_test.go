@@ -29,6 +29,9 @@ func (j *judge) compareLines(present map[string]*socket.Instance) {
 	}
 	kept := j.kept(n)
 	for name := range present {
+		if j.lacked[noDisk] && (j.blind || j.struck[keeper]+j.struck[worker] > 0) { // it was in memory only
+			j.floor[name] = before[name]
+		}
 		p := printout{lines: j.printed(name), must: before[name], floor: j.floor[name], unheard: j.unheard[name]}
 		whole := n < 0 && p.floor == 0 && len(p.lines) < 5*lastLines // of those that print much the first are gone
 		list := kept[name]
