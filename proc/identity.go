@@ -1,6 +1,12 @@
 package proc
 
-import "golang.org/x/sys/unix"
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
 
 // Identity tells a process from any other of this boot, also from one that gets
 // its pid later.
@@ -35,4 +41,28 @@ func (i Identity) Kill(name string) error {
 		return unix.ESRCH
 	}
 	return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+}
+
+// awaitTurn is how often Await looks whether it is still to wait.
+const awaitTurn = 100 * time.Millisecond
+
+// Await returns when the process has ended, which a zombie has, or with the error
+// of ctx.
+func (i Identity) Await(ctx context.Context) error {
+	fd, err := unix.PidfdOpen(i.PID, 0)
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if _, there := i.Look(); !there {
+		return nil
+	}
+	for ctx.Err() == nil {
+		ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(ready, int(awaitTurn/time.Millisecond))
+		if n > 0 || err != nil && !errors.Is(err, unix.EINTR) {
+			return nil
+		}
+	}
+	return ctx.Err()
 }

@@ -243,6 +243,7 @@ func runShutdown(ctx context.Context, e *env, o controlOptions, keep bool) error
 	if err != nil {
 		return err
 	}
+	keeper, visible := visibleKeeper(pid)
 	if err := client.Shutdown(ctx, socket.ShutdownRequest{KeepPrograms: keep}); err != nil || o.noWait {
 		return err
 	}
@@ -251,8 +252,12 @@ func runShutdown(ctx context.Context, e *env, o controlOptions, keep bool) error
 		ctx, cancel = context.WithTimeout(ctx, o.timeout)
 		defer cancel()
 	}
-	client.Patience = 0
-	err = awaitEnd(ctx, client, pid)
+	if visible {
+		err = keeper.Await(ctx)
+	} else {
+		client.Patience = 0
+		err = awaitEnd(ctx, client, pid)
+	}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return &socket.Problem{Message: fmt.Sprintf("the daemon (pid %d) is still going down after %s", pid, o.timeout), Code: socket.CodeTimeout}
 	}
@@ -264,6 +269,19 @@ func runShutdown(ctx context.Context, e *env, o controlOptions, keep bool) error
 func daemonPID(ctx context.Context, client *socket.Client) (int, error) {
 	status, err := client.Status(ctx, []string{"-"})
 	return status.Daemon.Keeper, err
+}
+
+// visibleKeeper returns the process of a daemon, unless that is in another pid
+// namespace, where its pid means another process, or none. To wait for the process
+// is best: who asks at a socket of a service manager's, once the daemon is gone, has
+// it started again.
+func visibleKeeper(pid int) (id proc.Identity, visible bool) {
+	id, err := proc.Identify(pid)
+	if err != nil {
+		return id, false
+	}
+	p, there := id.Look()
+	return id, there && p.Name == keeperName
 }
 
 // awaitEnd returns when the daemon with that pid is gone: nobody answers at the

@@ -33,7 +33,7 @@ type inheritance struct {
 // runKeeper is pm daemon as its users see it: the process that owns the programs
 // and starts workers, of which each does the rest.
 func runKeeper(ctx context.Context, e *env) error {
-	proc.SetName("pm") // after an execve it would be "exe"
+	proc.SetName(keeperName) // after an execve it would be "exe"
 	proc.MoreFiles()
 	log := slog.New(slog.NewTextHandler(e.stderr, nil))
 	signals := make(chan os.Signal, 64)

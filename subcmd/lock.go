@@ -79,8 +79,11 @@ func hangs(worker proc.Identity, late bool) bool {
 	return there && p.Name == workerName && (p.State == 'T' || p.State == 't' || late && p.State != 'Z' && p.State != 'X')
 }
 
-// workerName is what process lists call a worker.
-const workerName = "pm-worker"
+// What process lists call the processes of a daemon.
+const (
+	keeperName = "pm"
+	workerName = "pm-worker"
+)
 
 // holderForm is how a lock file names the keeper and the worker: of one length,
 // so that no half of it is ever read.

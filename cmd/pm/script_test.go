@@ -82,6 +82,9 @@ func TestScripts(t *testing.T) {
 	})
 }
 
+// testKey is where a script's values have its testing.TB.
+type testKey struct{}
+
 // longest is what a script may take on a busy machine.
 const longest = 3 * time.Minute
 
@@ -115,6 +118,7 @@ func setup(e *testscript.Env) error {
 	e.Values[receiversKey{}] = received
 	e.Defer(received.endAll)
 	t := e.T().(testing.TB)
+	e.Values[testKey{}] = t
 	// testscript would wait for ever for a process that holds a stream open.
 	watchdog := time.AfterFunc(longest, func() {
 		t.Errorf("not done after %s; killing %s", longest, strings.Join(describe(processesOf(e.WorkDir)), ", "))
@@ -185,9 +189,11 @@ var needs = map[string]func() bool{
 	"aiosmtpd": func() bool { return smtpPython() != "" },
 	"nginx":    func() bool { return installed("nginx") },
 	"rsyslogd": func() bool { return installed("rsyslogd") },
+	"systemd":  func() bool { return installed("systemd-analyze") },
 }
 
-// condition decides [root], [race], [consul], [aiosmtpd], [nginx] and [rsyslogd].
+// condition decides [root], [race], [consul], [aiosmtpd], [nginx], [rsyslogd],
+// [systemd], and [manager] where units can also be run.
 func condition(name string) (bool, error) {
 	if have, ok := needs[name]; ok {
 		if !have() && os.Getenv("PM_TEST_ALL") != "" {
@@ -199,6 +205,8 @@ func condition(name string) (bool, error) {
 	case "consul": // takes minutes to build, so even CI may be without
 		_, err := exec.LookPath("consul")
 		return err == nil, nil
+	case "manager": // CI may lack the rights
+		return installed("systemd-analyze") && os.Geteuid() == 0 && managesUnits(), nil
 	case "root":
 		return os.Geteuid() == 0, nil
 	case "race":

@@ -51,6 +51,7 @@ import (
 //	! receive LOG                 ends that, as if it were killed
 //	smtpd LOG                     a mail server, at $SMTPD, that appends its mails to LOG
 //	notifyd LOG                   a service manager, at $NOTIFY_SOCKET, that appends what it is told to LOG, a line each
+//	systemd                       a service manager for systemctl --user, with the units of packaging/user and of the directory units
 //	helptext COMMAND…             prints the command's --help, without the default socket, which depends on the user
 //	slowclient PATH               asks the control socket for PATH and never reads the answer
 //	converse DIALOGUE CMD ARG…    runs it on a terminal and plays lines like: type TEXT, press C (with Ctrl), see RE, hang-up
@@ -70,6 +71,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"receive":    cmdReceive,
 	"smtpd":      cmdSMTPD,
 	"notifyd":    cmdNotifyd,
+	"systemd":    cmdSystemd,
 	"helptext":   cmdHelptext,
 	"slowclient": cmdSlowClient,
 	"converse":   cmdConverse,
