@@ -35,7 +35,8 @@ type Daemon struct {
 	Socket    string // path of the control socket; empty: the default
 	Group     string // group that may use the socket, mode 0660; empty: owner only, 0600
 	StateDir  string // empty: the default
-	LogFile   string // the daemon's own log; empty: stderr
+	Log       string // "stderr" or "journald"
+	LogFile   string // the daemon's own log; empty: as Log says
 	LogFormat string // "text" or "json"
 	// Port and IP are the seed dialect's control address. They are read, and
 	// reported as a warning: pm listens on a Unix socket.

@@ -106,6 +106,7 @@ func TestShownTOML(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `[daemon]
+log = "stderr"
 log_format = "text"
 
 [programs.web]

@@ -43,7 +43,9 @@ func daemonCommand(e *env) *cli.Command {
 		Usage:     "supervise the programs of a config file",
 		ArgsUsage: " ",
 		Description: `Starts the programs that FILE describes and keeps them running until it is told
-to stop. It stays in the foreground and logs to standard error, or to --log.
+to stop. It stays in the foreground and logs to standard error, or to --log; with
+--log journald, to the journal of systemd, where every entry has fields such as
+PM_INSTANCE and PM_EVENT.
 
 Signals: HUP reloads the file; TERM and INT stop all programs, those of the
 highest priority number first, and end the daemon; a second one kills what is
@@ -59,7 +61,7 @@ configuration is wrong, or another daemon runs.`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "config", Aliases: []string{"c"}, Destination: &o.config, Usage: "read the programs from `FILE` (default: ./pm.toml, then /etc/pm/pm.toml)"},
 			&cli.StringFlag{Name: "state-dir", Destination: &o.stateDir, Usage: "keep the daemon's state in `DIR` (default: $PM_STATE_DIR, /var/lib/pm or $XDG_STATE_HOME/pm)"},
-			&cli.StringFlag{Name: "log", Destination: &o.log, Usage: "log to `FILE` instead of standard error"},
+			&cli.StringFlag{Name: "log", Destination: &o.log, Usage: "log to `FILE`, or to journald, instead of standard error"},
 			&cli.StringFlag{Name: "log-format", Destination: &o.format, Usage: "log as `FORMAT`: text or json"},
 			socketFlag(&e.socketCommand),
 		},
@@ -120,7 +122,7 @@ func runWorker(ctx context.Context, e *env, o daemonOptions) error {
 	}
 	link, err := keeper.Attach(files[0])
 	if errors.Is(err, keeper.ErrGone) {
-		return replaceKeeper(slog.New(slog.NewTextHandler(e.stderr, nil)), nil, "", nil)
+		return replaceKeeper(stderrLog(e), nil, "", nil)
 	}
 	if err != nil {
 		return err
@@ -251,10 +253,9 @@ func newDaemon(b *beginning, o daemonOptions, e *env, link *keeper.Link) (*daemo
 	file := b.file
 	d := &daemon{quitting: make(chan struct{}), link: link, state: b.state}
 	var err error
-	if d.logFile, err = openLog(orElse(o.log, file.Daemon.LogFile), e.stderr); err != nil {
+	if d.logFile, d.log, err = openDaemonLog(e, chosenLog(o, file.Daemon)); err != nil {
 		return nil, err
 	}
-	d.log = newLogger(d.logFile, orElse(o.format, file.Daemon.LogFormat))
 	if d.mailer, err = newMailer(file.Email, d.log); err != nil {
 		return nil, err
 	}

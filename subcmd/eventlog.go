@@ -11,9 +11,11 @@ import (
 	"time"
 
 	"pm.example/alert"
+	"pm.example/config"
 	"pm.example/proc"
 	"pm.example/runner"
 	"pm.example/socket"
+	"pm.example/systemd"
 )
 
 // eventLog is where every event of the daemon goes: it numbers and keeps the
@@ -256,7 +258,8 @@ func (l *eventLog) write(e socket.Event) {
 	if e.Message != "" {
 		add("message", e.Message)
 	}
-	_ = l.log.Handler().Handle(context.Background(), record) // a log that cannot be written has nowhere to say so
+	ctx := context.WithValue(context.Background(), eventKey{}, e)
+	_ = l.log.Handler().Handle(ctx, record) // a log that cannot be written has nowhere to say so
 	if l.mailer != nil {
 		l.mailer.Tell(alert.Event{
 			Time: e.Time, Type: e.Type, Instance: e.Instance, Program: e.Program, Message: e.Message,
@@ -407,9 +410,45 @@ func (l *logFile) reopen() error {
 	return nil
 }
 
-// newLogger returns a logger in the given format, text or json, with times in
+// logSink says where the daemon's log goes, and how.
+type logSink struct {
+	path   string // a file; "journald"; empty: stderr
+	format string // text or json
+}
+
+// chosenLog is the sink that flags name, or else the file.
+func chosenLog(o daemonOptions, d config.Daemon) logSink {
+	path := d.LogFile
+	if d.Log == journaldLog {
+		path = journaldLog
+	}
+	return logSink{path: orElse(o.log, path), format: orElse(o.format, d.LogFormat)}
+}
+
+// openDaemonLog opens the daemon's log. The file is stderr where the journal takes
+// the log.
+func openDaemonLog(e *env, s logSink) (*logFile, *slog.Logger, error) {
+	path := s.path
+	if path == journaldLog {
+		path = ""
+	}
+	file, err := openLog(path, e.stderr)
+	if err != nil {
+		return nil, nil, err
+	}
+	handler := newHandler(file, s.format)
+	if path == "" && s.format != "json" && onJournal(e) {
+		handler = newPrefixHandler(file)
+	}
+	if s.path == journaldLog {
+		handler = newJournalHandler(systemd.JournalSocket, handler)
+	}
+	return file, slog.New(handler), nil
+}
+
+// newHandler writes log records in the given format, text or json, with times in
 // UTC.
-func newLogger(out *logFile, format string) *slog.Logger {
+func newHandler(out io.Writer, format string) slog.Handler {
 	options := &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey && a.Value.Kind() == slog.KindTime {
 			a.Value = slog.TimeValue(a.Value.Time().UTC())
@@ -417,7 +456,15 @@ func newLogger(out *logFile, format string) *slog.Logger {
 		return a
 	}}
 	if format == "json" {
-		return slog.New(slog.NewJSONHandler(out, options))
+		return slog.NewJSONHandler(out, options)
 	}
-	return slog.New(slog.NewTextHandler(out, options))
+	return slog.NewTextHandler(out, options)
+}
+
+// stderrLog is the log of a process of the daemon that has no other, or not yet.
+func stderrLog(e *env) *slog.Logger {
+	if onJournal(e) {
+		return slog.New(newPrefixHandler(e.stderr))
+	}
+	return slog.New(newHandler(e.stderr, "text"))
 }

@@ -35,7 +35,7 @@ type inheritance struct {
 func runKeeper(ctx context.Context, e *env) error {
 	proc.SetName(keeperName) // after an execve it would be "exe"
 	proc.MoreFiles()
-	log := slog.New(slog.NewTextHandler(e.stderr, nil))
+	log := stderrLog(e)
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // who reads stderr may go away
