@@ -15,7 +15,7 @@ RACE     ?= $(if $(shell command -v $(shell $(GO) env CC)),-race)
 VCS      := $(shell git status >/dev/null 2>&1 && echo auto || echo false)
 export GOFLAGS := $(GOFLAGS) -buildvcs=$(VCS)
 
-.PHONY: build test lint fmt cover fuzz chaos bench update check install clean
+.PHONY: build test lint fmt cover fuzz chaos bench update check install units clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -tags urfave_cli_no_docs -o bin/pm ./cmd/pm
@@ -68,6 +68,18 @@ check: lint test build
 
 install: build
 	install -D -m 0755 bin/pm $(DESTDIR)$(PREFIX)/bin/pm
+
+# What systemd needs, with pm where install puts it.
+UNITS    := $(DESTDIR)$(PREFIX)/lib/systemd
+
+units:
+	@set -e; for kind in system user; do \
+		from=packaging; test $$kind = system || from=packaging/$$kind; \
+		for unit in pm.service pm.socket; do \
+			install -d $(UNITS)/$$kind; \
+			sed 's,/usr/local/bin,$(PREFIX)/bin,g' $$from/$$unit >$(UNITS)/$$kind/$$unit; \
+		done; \
+	done
 
 clean:
 	rm -rf bin
