@@ -162,6 +162,7 @@ func become(path string, i keeper.Inheritance) error {
 		failed = errors.Join(failed, proc.Inherit(from.Held[name]))
 	}
 	proc.InheritPipes()
+	_, _ = os.Unsetenv("LISTEN_FDS"), os.Unsetenv("LISTEN_PID") // of this program: they do not go on, and the pid would fit
 	text, err := json.Marshal(from)
 	if err = errors.Join(failed, err); err == nil {
 		err = syscall.Exec(path, os.Args, append(os.Environ(), keeperEnv+"="+string(text)))
