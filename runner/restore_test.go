@@ -34,14 +34,13 @@ type keptHost struct {
 }
 
 type keptTask struct {
-	id       string
-	life     life
-	pid      int
-	failed   *proc.SpawnError
-	at       time.Time
-	end      *proc.Event
-	step     int
-	released bool
+	id     string
+	life   life
+	pid    int
+	failed *proc.SpawnError
+	at     time.Time
+	end    *proc.Event
+	step   int
 }
 
 func newKeptHost(behave func(n int) life) *keptHost {

@@ -39,7 +39,7 @@ func savedState(t *testing.T) []byte {
 }
 
 // openBytes opens a state whose file holds the given bytes.
-func openBytes(t *testing.T, data []byte) (s *state, warning error, aside []string) {
+func openBytes(t *testing.T, data []byte) (s *state, aside []string, warning error) {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "state"), data, 0o600); err != nil {
@@ -51,7 +51,7 @@ func openBytes(t *testing.T, data []byte) (s *state, warning error, aside []stri
 	}
 	s.close()
 	aside, _ = filepath.Glob(filepath.Join(dir, "state.damaged-*"))
-	return s, warning, aside
+	return s, aside, warning
 }
 
 // A state that ends at any byte is read to there, without a word: so it looks
@@ -60,7 +60,7 @@ func TestStateCutAnywhere(t *testing.T) {
 	data := savedState(t)
 	before := 0
 	for size := range len(data) + 1 {
-		s, warning, aside := openBytes(t, data[:size])
+		s, aside, warning := openBytes(t, data[:size])
 		if warning != nil || len(aside) > 0 {
 			t.Errorf("cut at %d: %v, %q", size, warning, aside)
 		}
@@ -80,7 +80,7 @@ func TestStateDamagedAnywhere(t *testing.T) {
 	data := savedState(t)
 	for at := 0; at < len(data); at += 3 {
 		data[at] ^= 0x55
-		s, warning, aside := openBytes(t, data)
+		s, aside, warning := openBytes(t, data)
 		data[at] ^= 0x55
 		last := at > len(data)-200 // of the last record nobody knows whether it was written
 		if !last && (warning == nil || len(aside) != 1) {
