@@ -192,8 +192,8 @@ var needs = map[string]func() bool{
 	"systemd":  func() bool { return installed("systemd-analyze") },
 }
 
-// condition decides [root], [race], [consul], [aiosmtpd], [nginx], [rsyslogd],
-// [systemd], and [manager] where units can also be run.
+// condition decides [root], [race], [freezer], [consul], [aiosmtpd], [nginx],
+// [rsyslogd], [systemd], and [manager] where units can also be run.
 func condition(name string) (bool, error) {
 	if have, ok := needs[name]; ok {
 		if !have() && os.Getenv("PM_TEST_ALL") != "" {
@@ -207,6 +207,8 @@ func condition(name string) (bool, error) {
 		return err == nil, nil
 	case "manager": // CI may lack the rights
 		return installed("systemd-analyze") && os.Geteuid() == 0 && managesUnits(), nil
+	case "freezer": // a machine with cgroups of version 2 alone has none
+		return freezes(), nil
 	case "root":
 		return os.Geteuid() == 0, nil
 	case "race":

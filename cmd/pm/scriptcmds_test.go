@@ -42,6 +42,7 @@ import (
 //	count N RE FILE               exactly N lines match
 //	signal SIG WORD               signals the background command that has WORD among its arguments
 //	kill-pid SIG PID|FILE         signals a process of this script
+//	[!] freeze PID|FILE           puts it into state D, where no signal reaches it; [!] lets it go on
 //	pidof NAME VAR                puts the pid of the script's only process of that name into $VAR
 //	proctree PID FILE             writes the names of the processes from PID down
 //	endprocs                      kills all of the script's processes that escaped on purpose
@@ -66,6 +67,7 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"pidof":      cmdPidof,
 	"proctree":   cmdProctree,
 	"endprocs":   cmdEndprocs,
+	"freeze":     cmdFreeze,
 	"freeport":   cmdFreeport,
 	"httpd":      cmdHTTPD,
 	"receive":    cmdReceive,
