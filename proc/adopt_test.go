@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -335,6 +336,64 @@ func TestExecInPlace(t *testing.T) {
 	k.tell("kill a")
 	k.want("exited a -1 9 false")
 	k.want("empty a")
+}
+
+// What has happened by a hand-over is written down, also if nobody was told yet:
+// the next keeper cannot ask for the end of a child that is reaped.
+func TestHandOverWritesEndsDown(t *testing.T) {
+	k, path := keeper(t), recordsFile(t)
+	if warning, err := k.Resume(path); warning != nil || err != nil {
+		t.Fatal(warning, err)
+	}
+	k.Spawn("a", 0, run("sh", "-c", "exit 7"))
+	for len(k.List()) > 0 || len(endsIn(t, path)) == 0 {
+		leaders, release, err := k.HandOver()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = leaders.Close()
+		dead, ends := k.tasks["a"].dead, endsIn(t, path)
+		release()
+		if dead && (len(ends) != 1 || ends[0].Code != 7) {
+			t.Fatalf("written down: %v", ends)
+		}
+		if dead {
+			return
+		}
+		runtime.Gosched()
+	}
+}
+
+// endsIn returns the ends that a file of records tells of.
+func endsIn(t *testing.T, path string) (ends []Status) {
+	t.Helper()
+	copied := recordsFile(t)
+	data, err := os.ReadFile(path)
+	if err == nil {
+		err = os.WriteFile(copied, data, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	j, list, err := journal.Open(copied, recordsMagic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = j.Close()
+	boot, err := bootID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tasks, err := decodeRecords(list, boot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, task := range tasks {
+		if task.dead {
+			ends = append(ends, task.end.status)
+		}
+	}
+	return ends
 }
 
 func FuzzRecords(f *testing.F) {

@@ -365,6 +365,7 @@ func (k *Keeper) HandOver() (leaders *os.File, release func(), err error) {
 		k.mu.Unlock()
 		k.launching.Unlock()
 	}
+	k.commit() // ends that nobody was told of yet
 	adopted := map[string]int{}
 	for id, t := range k.tasks {
 		if t.pidfd >= 0 {
