@@ -171,11 +171,16 @@ type session struct {
 	requests chan func()
 	open     bool // the worker wants events
 	deaf     bool // what it says cannot be heard any more
+	unheard  bool // the output of some programs waits for descriptors
 }
 
 // gather is how long events wait after those that were told last: in a burst they
 // go many at once, which spares a turn of the worker for each.
 const gather = time.Millisecond
+
+// remindAfter is how long it takes until pipes that could not be handed out for want
+// of descriptors are tried again.
+const remindAfter = time.Second
 
 // trimAfter is how long nothing must happen before memory is given back.
 const trimAfter = 3 * time.Second
@@ -196,7 +201,11 @@ func (s *session) serve(ctx context.Context, worker *proc.Attendant) proc.Status
 	defer quiet.Stop()
 	defer rest.Stop()
 	resting := true
+	var remind <-chan time.Time
 	for {
+		if s.unheard {
+			s.unheard, remind = false, time.After(remindAfter)
+		}
 		if s.deaf || s.trial != "" && s.proven || s.outcome != nil && s.outcome.Upgrade != "" {
 			_ = worker.Signal(syscall.SIGKILL)
 		}
@@ -219,6 +228,8 @@ func (s *session) serve(ctx context.Context, worker *proc.Attendant) proc.Status
 			rest.Reset(gather)
 		case <-rest.C:
 			resting = false
+		case <-remind:
+			s.Programs.Remind()
 		case <-quiet.C:
 			proc.Trim()
 		case sig := <-s.Signals:
@@ -267,6 +278,7 @@ func (s *session) tell(events []proc.Event) {
 		fds   []int
 	)
 	for n, ev := range events {
+		s.unheard = s.unheard || ev.Unheard
 		e := begin(kindEvent)
 		fds = append(fds, encodeEvent(&e, ev)...)
 		batch = append(batch, finish(e)...)

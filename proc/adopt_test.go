@@ -364,6 +364,48 @@ func TestHandOverWritesEndsDown(t *testing.T) {
 	}
 }
 
+// A task whose pipe cannot be handed out, since there are no descriptors, is told of
+// again when there are.
+func TestRemindOfPipes(t *testing.T) {
+	k := keeper(t)
+	if warning, err := k.Resume(recordsFile(t)); warning != nil || err != nil {
+		t.Fatal(warning, err)
+	}
+	in := &inbox{t: t, k: k}
+	k.Spawn("a", 0, func() (*Command, error) {
+		return &Command{Argv: []string{"echo", "hello"}, Env: os.Environ(), Stdout: Stdio{Kind: Pipe}}, nil
+	})
+	in.next("a", Spawned).ClosePipes()
+	in.next("a", Exited)
+	in.next("a", Empty)
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: maxFiles, Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	k.Replay()
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if e := in.next("a", Spawned); !e.Unheard || e.Stdout >= 0 {
+		t.Errorf("without descriptors: %+v", e)
+	}
+	in.next("a", Exited)
+	in.next("a", Empty)
+	k.Remind()
+	e := in.next("a", Spawned)
+	if e.Unheard || e.Stdout < 0 {
+		t.Fatalf("with descriptors again: %+v", e)
+	}
+	var buf [100]byte
+	if n, err := unix.Read(e.Stdout, buf[:]); err != nil || string(buf[:n]) != "hello\n" {
+		t.Errorf("read %q, %v", buf[:max(n, 0)], err)
+	}
+	e.ClosePipes()
+}
+
 // endsIn returns the ends that a file of records tells of.
 func endsIn(t *testing.T, path string) (ends []Status) {
 	t.Helper()

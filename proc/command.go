@@ -162,7 +162,11 @@ func newSlots() (*slots, error) {
 		return nil, fmt.Errorf("cannot open /dev/null: %w", err)
 	}
 	s := &slots{null: null}
-	return s, s.grow(3)
+	if err := s.grow(3); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
 }
 
 // grow reserves slots until there are n.

@@ -99,6 +99,7 @@ type tree struct {
 	orphans  int   // how many of it have ended as children of pm
 	seen     int   // orphans at the first of those passes
 	told     bool  // Empty was told
+	unheard  bool  // the pipes could not be handed out
 	released bool  // the owner needs it no more
 	next     *Successor
 	kill     killing
@@ -128,6 +129,9 @@ type Event struct {
 	// where it has none. They now belong to the receiver. Where pipes are held,
 	// the keeper has another descriptor of each until it is told by Drained.
 	Stdout, Stderr int
+	// Unheard says of a Spawned task that they are missing for want of descriptors:
+	// its output waits for [Keeper.Remind].
+	Unheard bool
 	// Status is how the leader of an Exited task ended.
 	Status Status
 	// Left counts the processes that an Exited leader visibly left behind, or
@@ -251,6 +255,10 @@ func newKeeper(log *slog.Logger, waits int, heir bool) (*Keeper, error) {
 		s, err := newSlots()
 		if err != nil {
 			cancel()
+			k.cgroups.close()
+			for _, s := range all {
+				s.close()
+			}
 			return nil, err
 		}
 		s.keeper = k
@@ -490,11 +498,34 @@ func (k *Keeper) tellFailed(t *tree) {
 func (k *Keeper) tellSpawned(t *tree) {
 	e := Event{ID: t.id, Kind: Spawned, PID: t.pid, At: t.started, Stdout: t.pipes[0], Stderr: t.pipes[1]}
 	if k.holds {
-		e.Stdout, e.Stderr = duplicate(e.Stdout), duplicate(e.Stderr)
+		e.Stdout, e.Stderr, t.unheard = t.duplicates()
+		e.Unheard = t.unheard
 	} else {
 		t.pipes = [2]int{-1, -1}
 	}
 	k.tell(e)
+}
+
+// Remind tells once more of the start of tasks whose pipes could not be handed out.
+func (k *Keeper) Remind() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, t := range k.tasks {
+		if t.unheard {
+			k.tellSpawned(t)
+		}
+	}
+}
+
+// duplicates returns other descriptors of the pipes of a task: of all of them, or
+// if there are too few of none.
+func (t *tree) duplicates() (stdout, stderr int, unheard bool) {
+	stdout, stderr = duplicate(t.pipes[0]), duplicate(t.pipes[1])
+	if stdout < 0 == (t.pipes[0] < 0) && stderr < 0 == (t.pipes[1] < 0) {
+		return stdout, stderr, false
+	}
+	Event{Kind: Spawned, Stdout: stdout, Stderr: stderr}.ClosePipes()
+	return -1, -1, true
 }
 
 func duplicate(fd int) int {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"pm.example/keeper"
 	"pm.example/proc"
@@ -39,11 +40,11 @@ func runKeeper(ctx context.Context, e *env) error {
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // who reads stderr may go away
-	programs, err := proc.NewHeir(log)
+	inherited := inherited()
+	programs, err := newHeir(inherited, log)
 	if err != nil {
 		return usageError(err)
 	}
-	inherited := inherited()
 	if list := inherited.Held[leadersFile]; list != nil {
 		delete(inherited.Held, leadersFile)
 		if err := programs.Inherit(list); err != nil {
@@ -74,6 +75,27 @@ func runKeeper(ctx context.Context, e *env) error {
 		return exitStatus(outcome.Code)
 	}
 	return nil
+}
+
+// heirPause is how long a keeper that takes another's place waits until it tries
+// again what it could not do.
+const heirPause = 50 * time.Millisecond
+
+// newHeir makes the keeper of programs. One that takes another's place does not
+// give up, since nobody else would know of the programs: what it lacks, such as
+// descriptors, it may yet get.
+func newHeir(from keeper.Inheritance, log *slog.Logger) (*proc.Keeper, error) {
+	for told := false; ; time.Sleep(heirPause) {
+		programs, err := proc.NewHeir(log)
+		if err == nil || !from.Orphaned && !from.Upgraded {
+			return programs, err
+		}
+		if !told {
+			log.Error("the programs cannot be taken over yet; they run on", "error", err)
+		}
+		told = true
+		proc.MoreFiles()
+	}
 }
 
 // handOver makes this process the program that an outcome names. It returns only

@@ -70,7 +70,12 @@ func (c *chaos) fillDisk(int) (end func(), err error) {
 	if err := os.WriteFile(filler, make([]byte, 9<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
 		return nil, fmt.Errorf("the disk is not full: %v", err)
 	}
-	return func() { _ = os.Remove(filler) }, nil
+	return func() {
+		_ = os.Remove(filler)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.diskFull = time.Now()
+	}, nil
 }
 
 // limitFiles lets the daemon's processes open only so many more files.

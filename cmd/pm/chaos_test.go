@@ -70,6 +70,8 @@ type chaos struct {
 	lacked  map[shortage]bool // what the daemon lacked in this round
 	judge   judge
 
+	diskFull time.Time // when it last was
+
 	mu      sync.Mutex      // guards what the steps of a round write
 	trace   []string        // what they did
 	touched map[string]bool // programs that they may have stopped

@@ -5,9 +5,14 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"pm.example/socket"
 )
+
+// inMemory is how long after the disk was full lines may be in memory only, and
+// lost if the worker is killed: pm tries every second, when there is a line.
+const inMemory = 5 * time.Second
 
 // How many of the last lines of each instance are compared after a round, and
 // every how many rounds all are.
@@ -29,8 +34,11 @@ func (j *judge) compareLines(present map[string]*socket.Instance) {
 	}
 	kept := j.kept(n)
 	for name := range present {
-		if j.lacked[noDisk] && (j.blind || j.struck[keeper]+j.struck[worker] > 0) { // it was in memory only
+		if time.Since(j.diskFull) < inMemory && (j.blind || j.struck[keeper]+j.struck[worker] > 0) {
 			j.floor[name] = before[name]
+		}
+		if i := present[name]; i.PID != 0 && j.lacked[noFiles] && (j.blind || j.struck[keeper] > 0) {
+			j.lose(run{name, i.PID}) // a new keeper may not have got hold of its pipe
 		}
 		p := printout{lines: j.printed(name), must: before[name], floor: j.floor[name], unheard: j.unheard[name]}
 		whole := n < 0 && p.floor == 0 && len(p.lines) < 5*lastLines // of those that print much the first are gone

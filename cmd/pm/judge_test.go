@@ -418,7 +418,7 @@ func (j *judge) possible(t *told, l *life) (list []string) {
 // daemon was dead, or the keeper was killed when its worker was just starting, or
 // had not heard of the task.
 func (j *judge) mayBeUnknown(t *told) bool {
-	return j.blind || j.lacked[noProcesses] || j.struck[keeper] > 0 && (j.struck[keeper]+j.struck[worker] > 1 || t.round == j.round)
+	return j.blind || j.lacked[noProcesses] || j.lacked[noFiles] && j.struck[keeper] > 0 || j.struck[keeper] > 0 && (j.struck[keeper]+j.struck[worker] > 1 || t.round == j.round)
 }
 
 // compareCounts demands that restarts are counted, and that nobody but a command
