@@ -297,7 +297,9 @@ func (j *judge) compareStarts(l *life) {
 		count[pid]++
 		told := len(j.runs[run{l.instance, pid}])
 		switch {
-		case told >= count[pid] || j.wasTouched(l.instance) || j.unheard[l.instance][strconv.Itoa(pid)]:
+		case told >= count[pid] || j.unheard[l.instance][strconv.Itoa(pid)]:
+		case j.wasTouched(l.instance):
+			j.lose(run{l.instance, pid}) // a successor that was planned, and stopped before it was told of
 		case (j.blind || j.struck[keeper] > 0) && !l.lives(pid):
 			j.lose(run{l.instance, pid}) // the keeper was killed just after the launch, and it ended before there was another
 		default:
