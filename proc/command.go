@@ -185,8 +185,15 @@ func (s *slots) grow(n int) error {
 	return nil
 }
 
-// put makes slot i refer to fd.
-func (s *slots) put(i, fd int) error { return unix.Dup3(fd, s.fds[i], unix.O_CLOEXEC) }
+// put makes slot i refer to fd. The kernel calls a slot bad that lies beyond a limit
+// that was lowered since.
+func (s *slots) put(i, fd int) error {
+	err := unix.Dup3(fd, s.fds[i], unix.O_CLOEXEC)
+	if err == unix.EBADF {
+		return unix.EMFILE
+	}
+	return err
+}
 
 // reset lets go of what the slots referred to: a pipe held here would never
 // reach its end.

@@ -341,3 +341,27 @@ func TestLaunchAfterAnotherRank(t *testing.T) {
 		in.next(id, Spawned)
 	}
 }
+
+// A limit of open files that is lowered while pm runs keeps programs from being
+// started only as long as it lasts, and that is what is told.
+func TestLoweredFileLimit(t *testing.T) {
+	k := keeper(t)
+	in := &inbox{t: t, k: k}
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: maxFiles, Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	k.Spawn("a", 0, run("true"))
+	e := in.next("a", Failed)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if !e.Err.Passing || !strings.Contains(e.Err.Error(), "too many open files") {
+		t.Errorf("passing %v: %v", e.Err.Passing, e.Err)
+	}
+	k.Spawn("b", 0, run("true"))
+	in.next("b", Spawned)
+}
