@@ -25,6 +25,9 @@ type ServerOptions struct {
 	MaxConns int
 	// Log gets what a client cannot be told; nil: [slog.Default].
 	Log *slog.Logger
+	// Panicked is called when a request has panicked, after its client was
+	// answered. It may end the process; nil, or when it returns, the server goes on.
+	Panicked func(value any)
 }
 
 // bounds are the limits on what a client may send, and on how long it may take.
@@ -89,16 +92,17 @@ func serve(ctx context.Context, ln net.Listener, svc Service, opts ServerOptions
 
 // server is what all requests share.
 type server struct {
-	ending  context.Context // ends streams
-	svc     Service
-	log     *slog.Logger
-	bounds  bounds
-	group   bool // members of the socket's group may come in
-	uid     int
-	door    *door
-	routes  map[string]route // by path
-	buffers sync.Pool        // of *bytes.Buffer
-	working sync.RWMutex     // read-locked by each request in ServeHTTP
+	ending   context.Context // ends streams
+	svc      Service
+	log      *slog.Logger
+	bounds   bounds
+	group    bool // members of the socket's group may come in
+	uid      int
+	door     *door
+	panicked func(value any)
+	routes   map[string]route // by path
+	buffers  sync.Pool        // of *bytes.Buffer
+	working  sync.RWMutex     // read-locked by each request in ServeHTTP
 }
 
 func newServer(ctx context.Context, svc Service, opts ServerOptions, b bounds) *server {
@@ -110,6 +114,11 @@ func newServer(ctx context.Context, svc Service, opts ServerOptions, b bounds) *
 		uid:    os.Geteuid(),
 		door:   newDoor(cmp.Or(opts.MaxConns, 256), b.grace),
 		routes: map[string]route{},
+
+		panicked: opts.Panicked,
+	}
+	if s.panicked == nil {
+		s.panicked = func(any) {}
 	}
 	s.buffers.New = func() any { return new(bytes.Buffer) }
 	for _, r := range routes() {
@@ -191,7 +200,7 @@ func (t *tracked) WriteHeader(status int) {
 func (t *tracked) Unwrap() http.ResponseWriter { return t.ResponseWriter }
 
 // rescue answers a panic with 500 and closes the connection, whose state
-// nobody knows any more.
+// nobody knows any more. That of the process is the affair of its owner.
 func (s *server) rescue(w *tracked, r *http.Request) {
 	p := recover()
 	if p == nil {
@@ -201,6 +210,7 @@ func (s *server) rescue(w *tracked, r *http.Request) {
 		panic(p)
 	}
 	s.log.Error("panic in a request", "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+	defer s.panicked(p)
 	if w.begun {
 		panic(http.ErrAbortHandler)
 	}
@@ -211,6 +221,7 @@ func (s *server) rescue(w *tracked, r *http.Request) {
 		Code:    CodeFailed,
 		status:  http.StatusInternalServerError,
 	})
+	_ = http.NewResponseController(w).Flush() // an error is the client's absence
 }
 
 // handle finds out what r wants and has it done.

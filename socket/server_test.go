@@ -193,6 +193,7 @@ func TestUnencodable(t *testing.T) {
 
 func TestPanic(t *testing.T) {
 	log := newLines()
+	panicked := make(chan any, 2)
 	path := served(t, &fake{
 		status: func(context.Context, []string) (Status, error) { panic("at the disco") },
 		events: func(_ context.Context, _ EventsRequest, emit func(Event) error) error {
@@ -201,8 +202,11 @@ func TestPanic(t *testing.T) {
 			}
 			panic("on the stream")
 		},
-	}, ServerOptions{Log: log.logger()}, defaultBounds())
+	}, ServerOptions{Log: log.logger(), Panicked: func(value any) { panicked <- value }}, defaultBounds())
 	resp, body := ask(t, path, request("GET", "/v1/status", ""))
+	if value := <-panicked; value != "at the disco" {
+		t.Errorf("the owner of the process is told of %v", value)
+	}
 	if resp.StatusCode != 500 || !resp.Close || !strings.Contains(body, "failed inside") {
 		t.Errorf("got %s, close %v, %s", resp.Status, resp.Close, body)
 	}
@@ -213,6 +217,9 @@ func TestPanic(t *testing.T) {
 		t.Errorf("a stream that panics ends with %v", err)
 	}
 	log.wait(t, "on the stream")
+	if value := <-panicked; value != "on the stream" {
+		t.Errorf("the owner of the process is told of %v", value)
+	}
 	if _, err := dialled(t, path).Version(bounded(t)); err != nil {
 		t.Errorf("afterwards: %v", err)
 	}

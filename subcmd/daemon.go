@@ -379,7 +379,7 @@ func (d *daemon) serve(ctx context.Context, listener net.Listener, b *beginning)
 	serving, stopServing := context.WithCancel(work)
 	defer stopServing()
 	parts.Go(func() error { // ends with serving, or when the socket fails
-		err := socket.Serve(serving, listener, d.service(), socket.ServerOptions{Log: d.log})
+		err := socket.Serve(serving, listener, d.service(), socket.ServerOptions{Log: d.log, Panicked: crash})
 		if err != nil {
 			d.quit(false)
 		}
@@ -434,6 +434,14 @@ func (d *daemon) bereaved(b *beginning) error {
 		return fault
 	}
 	return replaceKeeper(d.log, d.link, b.dir, b.lock)
+}
+
+// crash ends the worker as a panic does that nobody recovers. A worker that has
+// panicked is not to be trusted with more; the next one begins from what was
+// written down.
+func crash(value any) {
+	go panic(value) // ends the process
+	select {}
 }
 
 // end stops all programs, unless they are to run on: then their states stay
