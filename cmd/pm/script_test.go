@@ -41,7 +41,8 @@ func (m tests) Run() int {
 }
 
 // testerEnv names the process that a pm must not outlive, if that is not its
-// parent.
+// parent. In scripts it is the test: a worker whose keeper was killed on purpose
+// would take itself for left over, and end, just before it becomes the keeper.
 const testerEnv = "PM_TESTER"
 
 // pm is the product. A daemon must not outlive a test that was killed, so it is
@@ -107,7 +108,8 @@ func setup(e *testscript.Env) error {
 		"PM_SOCKET":    filepath.Join(dir, "s"),
 		"PM_STATE_DIR": filepath.Join(e.WorkDir, ".state"),
 		"PM_SCRIPT":    e.WorkDir, // marks every process of this script
-		"ROOT":         root,      // for the project's own examples
+		testerEnv:      strconv.Itoa(os.Getpid()),
+		"ROOT":         root, // for the project's own examples
 		"HOME":         home,
 		"TZ":           "UTC",
 		"NO_COLOR":     "1",

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -53,7 +52,6 @@ func cmdSystemd(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("XDG_CONFIG_HOME", ts.MkAbs("config"))
 	ts.Setenv("SYSTEMD_UNIT_PATH", units)
 	ts.Setenv("PM_SOCKET", filepath.Join(runtimeDir, "pm", "pm.sock"))
-	ts.Setenv(testerEnv, strconv.Itoa(os.Getpid()))
 	var cgroups []string
 	for _, hierarchy := range cgroupHierarchies() {
 		cgroups = append(cgroups, filepath.Join(hierarchy, "pm-test-"+filepath.Base(filepath.Dir(runtimeDir))))
