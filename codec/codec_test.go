@@ -2,6 +2,7 @@ package codec
 
 import (
 	"bytes"
+	"encoding/binary"
 	"slices"
 	"testing"
 	"time"
@@ -103,4 +104,25 @@ func FuzzDecoder(f *testing.F) {
 			t.Error("values after a fault")
 		}
 	})
+}
+
+// A clock that was set since a moment was written down does not move the moment:
+// how long ago it was is told by the clock that nobody can set.
+func TestTimeAfterTheClockWasSet(t *testing.T) {
+	for _, jump := range []time.Duration{-24 * time.Hour, time.Hour, 10 * 365 * 24 * time.Hour} {
+		var e Encoder
+		at := time.Now().Add(-5 * time.Second)
+		e.Time(at)
+		d := NewDecoder(e)
+		d.varint()
+		mono := d.varint()
+		set := binary.AppendVarint(nil, at.Add(jump).UnixNano())
+		got := NewDecoder(binary.AppendVarint(set, mono)).Time()
+		if ago := time.Since(got); ago < 5*time.Second || ago > time.Minute {
+			t.Errorf("the clock was set by %v: it was %v ago", jump, ago)
+		}
+		if off := got.Sub(at).Abs(); off > time.Second {
+			t.Errorf("the clock was set by %v: off by %v", jump, off)
+		}
+	}
 }
