@@ -63,7 +63,7 @@ func tail(f io.ReaderAt, size int64, n int) ([]Line, error) {
 	}
 	var lines []Line
 	if !found && start > 0 {
-		lines = append(lines, gap(uint64(start)))
+		lines = append(lines, gap(start))
 	}
 	s := splitter{emit: func(l Line) error {
 		lines = append(lines, l)

@@ -66,13 +66,23 @@ type Line struct {
 	// or its file was cut short.
 	Ended bool
 	// Lost, if not 0, is the number of bytes missing at this point, since the
-	// reader was too slow to get them. Text then says so in words, and no
-	// stream is named.
-	Lost uint64
+	// reader was too slow to get them, or [UnknownLoss]. Text then says so in
+	// words, and no stream is named.
+	Lost int64
+	// Place is how far one has read who has read this line: from there on a reader
+	// that was interrupted goes on. It is set where lines are followed.
+	Place Place
 }
 
+// UnknownLoss is the Lost of a line where nobody can tell how much is missing, if
+// anything.
+const UnknownLoss int64 = -1
+
 // gap returns the line that stands for n lost bytes.
-func gap(n uint64) Line {
+func gap(n int64) Line {
+	if n == UnknownLoss {
+		return Line{Text: []byte("[output may be missing here]"), Lost: n}
+	}
 	return Line{Text: fmt.Appendf(nil, "[%d bytes of output are missing here]", n), Lost: n}
 }
 
@@ -104,6 +114,7 @@ type splitter struct {
 	start  []byte    // the line so far, never longer than MaxLine
 	at     time.Time // when its first byte was read
 	seq    uint64    // the number of its first byte
+	read   uint64    // bytes of the stream that were handed out
 	emit   func(Line) error
 }
 
@@ -139,6 +150,10 @@ func (s *splitter) hand(rest []byte, partial, ended bool) error {
 		text = append(s.start, rest...)
 	}
 	s.start = nil
+	s.read += uint64(len(text))
+	if !partial {
+		s.read++ // the newline
+	}
 	return s.emit(Line{Time: s.at, Stream: s.stream, Seq: s.seq, Text: text, Partial: partial, Ended: ended})
 }
 

@@ -32,6 +32,7 @@ type Log struct {
 
 	mu         sync.Mutex    // guards all below
 	store      *store        // nil: it is kept in memory only
+	source     uint64        // tells this log from others: see Place
 	closed     bool          // nothing more will come
 	unfinished [2]bool       // by stream: the last byte is no newline
 	changed    chan struct{} // closed at the next change; nil: nobody waits
@@ -63,6 +64,8 @@ type record struct {
 type Cursor struct {
 	seq    uint64
 	seen   [2]uint64 // by stream: bytes before seq
+	skip   [2]uint64 // by stream: bytes after seq that the reader has had before
+	lost   int64     // bytes that are missing before seq, and are to be told of
 	stream Stream
 }
 
@@ -72,7 +75,7 @@ func NewLog(limit int) *Log {
 	if limit == 0 {
 		limit = DefaultLimit
 	}
-	return &Log{size: int32(max(limit/maxChunks, minChunk))}
+	return &Log{size: int32(max(limit/maxChunks, minChunk)), source: newSource()}
 }
 
 // OpenLog is NewLog for a log that outlives its process: what it keeps stands

@@ -14,8 +14,9 @@ const maxBatch = 64 << 10
 // batch is what a reader gets at a time.
 type batch struct {
 	pieces []piece
-	lost   uint64          // bytes that were dropped before the pieces
+	lost   int64           // bytes that were dropped before the pieces, or UnknownLoss
 	next   Cursor          // after the pieces
+	begin  Place           // before them, and after what was lost
 	closed bool            // nothing more will come
 	wait   <-chan struct{} // set if the reader has seen all: closed at the next change
 }
@@ -41,6 +42,7 @@ func (l *Log) Tail(n int, stream Stream) ([]Line, Cursor) {
 		lines = append(lines, line)
 		return nil
 	})
+	a.begin(b.begin)
 	// Collecting cannot fail.
 	_ = a.add(b.pieces)
 	_ = a.flush(false)
@@ -54,6 +56,7 @@ func (l *Log) Tail(n int, stream Stream) ([]Line, Cursor) {
 // with Lost set.
 func (l *Log) Follow(ctx context.Context, c Cursor, fn func(Line) error) error {
 	a := newAssembler(fn)
+	a.begin(l.Place(c))
 	for ctx.Err() == nil {
 		b := l.read(c)
 		if err := a.batch(b); err != nil {
@@ -107,11 +110,12 @@ func (l *Log) first() uint64 {
 
 // copy copies up to limit bytes that come after c.
 func (l *Log) copy(c Cursor, limit int) batch {
-	b := batch{next: c}
 	if first := l.first(); c.seq < first {
-		b.lost = l.missed(c)
-		b.next.seq, b.next.seen = first, l.dropped
+		c.miss(l.dropped)
+		c.seq = first
 	}
+	b := batch{next: c, begin: c.place(l.source), lost: c.lost}
+	b.next.lost = 0
 	if b.next.seq >= l.next {
 		return b
 	}
@@ -129,14 +133,20 @@ func (l *Log) copy(c Cursor, limit int) batch {
 	return b
 }
 
-// missed counts the bytes after c that are no longer kept.
-func (l *Log) missed(c Cursor) (n uint64) {
-	for s := Stdout; s <= Stderr; s++ {
-		if c.stream.has(s) && l.dropped[s-1] > c.seen[s-1] {
-			n += l.dropped[s-1] - c.seen[s-1]
+// miss moves c to the first byte that is kept, given how many of each stream are
+// not, and counts what the reader misses by that.
+func (c *Cursor) miss(dropped [2]uint64) {
+	for s, n := range dropped {
+		if n <= c.seen[s] {
+			continue
+		}
+		gone := n - c.seen[s]
+		known := min(gone, c.skip[s])
+		c.seen[s], c.skip[s] = n, c.skip[s]-known
+		if c.stream.has(Stream(s+1)) && c.lost != UnknownLoss {
+			c.lost += int64(gone - known)
 		}
 	}
-	return n
 }
 
 // copy adds to b what the chunk has after b.next and what fits into data's
@@ -152,11 +162,14 @@ func (c *chunk) copy(b *batch, data []byte) []byte {
 			break
 		}
 		data = append(data, c.data[from:int(from)+n]...)
-		if b.next.stream.has(r.stream) {
-			b.pieces = append(b.pieces, piece{r, b.next.seq, data[len(data)-n : len(data) : len(data)]})
-		}
+		known := 0
 		if !r.cut {
+			known = int(min(uint64(n), b.next.skip[r.stream-1]))
+			b.next.skip[r.stream-1] -= uint64(known)
 			b.next.seen[r.stream-1] += uint64(n)
+		}
+		if b.next.stream.has(r.stream) && known < n {
+			b.pieces = append(b.pieces, piece{r, b.next.seq + uint64(known), data[len(data)-n+known : len(data) : len(data)]})
 		}
 		b.next.seq += uint64(n)
 		from += int32(n)
@@ -167,25 +180,40 @@ func (c *chunk) copy(b *batch, data []byte) []byte {
 // assembler makes lines of records.
 type assembler struct {
 	emit    func(Line) error
+	source  uint64
 	streams [2]splitter
 }
 
+// newAssembler makes an assembler that hands out lines by emit, with their places.
 func newAssembler(emit func(Line) error) *assembler {
-	return &assembler{emit, [2]splitter{{stream: Stdout, emit: emit}, {stream: Stderr, emit: emit}}}
+	a := &assembler{}
+	a.emit = func(line Line) error {
+		line.Place = Place{a.source, [2]uint64{a.streams[0].read, a.streams[1].read}}
+		return emit(line)
+	}
+	a.streams = [2]splitter{{stream: Stdout, emit: a.emit}, {stream: Stderr, emit: a.emit}}
+	return a
+}
+
+// begin says where what comes next begins.
+func (a *assembler) begin(p Place) {
+	a.source, a.streams[0].read, a.streams[1].read = p.Source, p.Read[0], p.Read[1]
 }
 
 // batch hands out the lines of b, after a line for what is missing before it.
 func (a *assembler) batch(b batch) error {
-	if b.lost > 0 {
+	if b.lost != 0 {
 		if err := a.flush(false); err != nil {
 			return err
 		}
+		a.begin(b.begin)
 		line := gap(b.lost)
 		line.Time, line.Seq = time.Now(), b.next.seq
 		if err := a.emit(line); err != nil {
 			return err
 		}
 	}
+	a.source = b.begin.Source
 	return a.add(b.pieces)
 }
 

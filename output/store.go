@@ -28,7 +28,9 @@ type store struct {
 	slot    int    // the newer segment, 0 or 1
 	age     uint64 // its number; it grows from one to the next
 	size    int64
-	data    int // descriptors; -1: closed
+	written [2]uint64 // by stream: bytes that ever came
+	source  uint64    // of the log
+	data    int       // descriptors; -1: closed
 	index   int
 	last    mark      // the latest of this segment
 	failing bool      // files cannot be written: the log is in memory only …
@@ -48,12 +50,32 @@ type mark struct {
 	at     int64
 }
 
-// An index is its segment's number, and marks.
+// An index is a header, and marks.
 const (
-	numberSize = 8
+	headerSize = 32
 	markSize   = 16
 	cutBit     = 1 << 7
 )
+
+// header is what an index begins with.
+type header struct {
+	age     uint64    // the segment's number
+	source  uint64    // the log's
+	written [2]uint64 // by stream: bytes that came before the segment's
+}
+
+func (h header) bytes() []byte {
+	b := make([]byte, 0, headerSize)
+	for _, n := range []uint64{h.age, h.source, h.written[0], h.written[1]} {
+		b = binary.LittleEndian.AppendUint64(b, n)
+	}
+	return b
+}
+
+func readHeader(b []byte) header {
+	at := func(n int) uint64 { return binary.LittleEndian.Uint64(b[8*n:]) }
+	return header{at(0), at(1), [2]uint64{at(2), at(3)}}
+}
 
 func (s *store) file(slot int, kind string) string {
 	return s.path + "." + strconv.Itoa(slot) + "." + kind
@@ -62,24 +84,27 @@ func (s *store) file(slot int, kind string) string {
 // load reads both segments into the log, the older first, and goes on with the
 // newer. damage names an index that does not fit its data.
 func (s *store) load(l *Log) (damage, err error) {
-	ages := [2]uint64{}
+	headers := [2]header{}
 	indexes := [2][]byte{}
 	for slot := range 2 {
 		index, err := os.ReadFile(s.file(slot, "index"))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
-		if len(index) >= numberSize {
-			ages[slot], indexes[slot] = binary.LittleEndian.Uint64(index), index[numberSize:]
+		if len(index) >= headerSize {
+			headers[slot], indexes[slot] = readHeader(index), index[headerSize:]
 		}
 	}
-	if ages[1] > ages[0] {
+	if headers[1].age > headers[0].age {
 		s.slot = 1
 	}
-	s.age = ages[s.slot]
+	s.age, s.source = headers[s.slot].age, headers[s.slot].source
 	for _, slot := range []int{1 - s.slot, s.slot} {
-		if ages[slot] == 0 {
+		if headers[slot].age == 0 {
 			continue
+		}
+		if len(l.chunks) == 0 { // nothing is kept of what came before
+			l.written, l.dropped = headers[slot].written, headers[slot].written
 		}
 		data, err := os.ReadFile(s.file(slot, "data"))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -90,6 +115,11 @@ func (s *store) load(l *Log) (damage, err error) {
 		}
 		s.size = int64(len(data))
 	}
+	s.written = l.written
+	if s.source == 0 || damage != nil { // what is not whole is not counted on from
+		s.source = l.source
+	}
+	l.source = s.source
 	return damage, nil
 }
 
@@ -177,7 +207,7 @@ func (s *store) turn() error {
 	if err := s.openFiles(unix.O_CREAT); err != nil {
 		return err
 	}
-	_, err := unix.Write(s.index, binary.LittleEndian.AppendUint64(nil, s.age))
+	_, err := unix.Write(s.index, header{s.age, s.source, s.written}.bytes())
 	return err
 }
 
@@ -204,7 +234,7 @@ func (s *store) openFiles(create int) (err error) {
 // trimIndex cuts off a mark of which a full disk took only a part.
 func (s *store) trimIndex() error {
 	size, err := unix.Seek(s.index, 0, unix.SEEK_END)
-	if over := (size - numberSize) % markSize; err == nil && over > 0 {
+	if over := (size - headerSize) % markSize; err == nil && over > 0 {
 		err = unix.Ftruncate(s.index, size-over)
 	}
 	return err
@@ -242,14 +272,14 @@ func (s *store) renew(l *Log) error {
 	}
 	age := s.age + 1
 	s.remove()
-	s.slot, s.age, s.size = 0, age, int64(len(data))
+	s.slot, s.age, s.size, s.written = 0, age, int64(len(data)), l.written
 	return errors.Join(os.Rename(fresh("data"), s.file(0, "data")), os.Rename(fresh("index"), s.file(0, "index")))
 }
 
 // image returns what the log keeps as the files of a segment. The caller holds
 // l.mu.
 func (l *Log) image(age uint64) (data, index []byte) {
-	index = binary.LittleEndian.AppendUint64(nil, age)
+	index = header{age, l.source, l.dropped}.bytes()
 	for _, c := range l.chunks {
 		begin := int32(0)
 		for _, r := range c.records {
@@ -316,6 +346,7 @@ func (s *store) take(stream Stream, at time.Time, pipe int, buf []byte) (n int, 
 	if err != nil || n < int(size) {
 		return n, true, fmt.Errorf("cannot read back what was kept in %s: %d of %d bytes: %w", s.path, n, size, err)
 	}
+	s.written[stream-1] += uint64(size)
 	if s.size += size; s.size >= s.limit {
 		err = s.turn()
 	}

@@ -314,11 +314,11 @@ func TestDamagedIndex(t *testing.T) {
 			t.Fatal(err)
 		}
 		l, err := OpenLog(0, path)
-		if got, marks := lines(l), max(0, size-numberSize)/markSize; err != nil || (len(got) == 5) != (marks > 0) {
+		if got, marks := lines(l), max(0, size-headerSize)/markSize; err != nil || (len(got) == 5) != (marks > 0) {
 			t.Errorf("cut at %d: %q, %v", size, got, err)
 		}
 	}
-	index[numberSize+7] = 0x7f // a stream that there is not
+	index[headerSize+7] = 0x7f // a stream that there is not
 	if err := os.WriteFile(file, index, 0o600); err != nil {
 		t.Fatal(err)
 	}
