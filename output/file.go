@@ -16,20 +16,27 @@ const (
 )
 
 // TailFile returns the last n lines of a file, or all if n is negative, and the
-// offset after them, from which [FollowFile] goes on. A last line without a
+// place after them, from which [FollowFile] goes on. A last line without a
 // newline is there as Partial. Of the file's last 16 MiB at most: if that is
 // not enough, the first line is a gap with Lost set.
-func TailFile(path string, n int) ([]Line, int64, error) {
+func TailFile(path string, n int) ([]Line, Place, error) {
 	f, info, err := openFile(path)
 	if err != nil {
-		return nil, 0, fmt.Errorf("cannot read the last lines: %w", err)
+		return nil, Place{}, fmt.Errorf("cannot read the last lines: %w", err)
 	}
 	defer f.Close()
 	lines, err := tail(f, info.Size(), n)
 	if err != nil {
-		return nil, 0, fmt.Errorf("cannot read the last lines: %w", err)
+		return nil, Place{}, fmt.Errorf("cannot read the last lines: %w", err)
 	}
-	return lines, info.Size(), nil
+	g, err := identify(f)
+	if err != nil {
+		return nil, Place{}, fmt.Errorf("cannot read the last lines: %w", err)
+	}
+	for i := range lines {
+		lines[i].Place.Source = g.source
+	}
+	return lines, Place{g.source, [2]uint64{uint64(info.Size())}}, nil
 }
 
 // openFile opens a regular file. Anything else could block, or has no end.
@@ -65,10 +72,12 @@ func tail(f io.ReaderAt, size int64, n int) ([]Line, error) {
 	if !found && start > 0 {
 		lines = append(lines, gap(start))
 	}
-	s := splitter{emit: func(l Line) error {
+	s := splitter{read: uint64(start)}
+	s.emit = func(l Line) error {
+		l.Place.Read[0] = s.read
 		lines = append(lines, l)
 		return nil
-	}}
+	}
 	// Collecting cannot fail.
 	_ = s.add(data[:got], time.Time{}, uint64(start))
 	_ = s.flush(false)

@@ -45,13 +45,13 @@ func TestTailFile(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			writeFile(t, path, test.data)
-			lines, offset, err := TailFile(path, test.n)
+			lines, place, err := TailFile(path, test.n)
 			if err != nil {
 				t.Fatal(err)
 			}
 			wantLines(t, lines, test.want...)
-			if offset != int64(len(test.data)) {
-				t.Errorf("offset %d, want %d", offset, len(test.data))
+			if place.Read[0] != uint64(len(test.data)) {
+				t.Errorf("place %v, want %d bytes", place, len(test.data))
 			}
 		})
 	}
@@ -130,11 +130,11 @@ type fileFollower struct {
 	cancel context.CancelFunc
 }
 
-func followFile(t *testing.T, path string, offset int64) *fileFollower {
+func followFile(t *testing.T, path string, from Place) *fileFollower {
 	ctx, cancel := context.WithCancel(t.Context())
 	f := &fileFollower{t, make(chan Line), make(chan error, 1), cancel}
 	go func() { // ends when the context does
-		f.ended <- FollowFile(ctx, path, offset, func(l Line) error {
+		f.ended <- FollowFile(ctx, path, from, func(l Line) error {
 			select {
 			case f.lines <- l:
 				return nil
@@ -194,11 +194,11 @@ func rename(t *testing.T, from, to string) {
 func TestFollowFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	writeFile(t, path, "seen\n")
-	_, offset, err := TailFile(path, 1)
+	_, place, err := TailFile(path, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := followFile(t, path, offset)
+	f := followFile(t, path, place)
 	appendFile(t, path, "a\nb")
 	f.expect("-:a")
 	appendFile(t, path, "c\n")
@@ -212,7 +212,7 @@ func TestFollowFile(t *testing.T) {
 func TestFollowFileTruncated(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	writeFile(t, path, "a long first line\n")
-	f := followFile(t, path, 0)
+	f := followFile(t, path, Place{})
 	f.expect("-:a long first line")
 	if err := os.Truncate(path, 0); err != nil {
 		t.Fatal(err)
@@ -225,14 +225,19 @@ func TestFollowFileTruncated(t *testing.T) {
 
 func TestFollowFileFromBeyondItsEnd(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
+	writeFile(t, path, "what was there before\n")
+	_, place, err := TailFile(path, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
 	writeFile(t, path, "a\n")
-	followFile(t, path, 100).expect("-:a")
+	followFile(t, path, place).expect("-:[output may be missing here]", "-:a")
 }
 
 func TestFollowFileRotated(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	writeFile(t, path, "")
-	f := followFile(t, path, 0)
+	f := followFile(t, path, Place{})
 	for i := range 20 {
 		old := fmt.Sprintf("%s.%d", path, i)
 		appendFile(t, path, fmt.Sprintf("%d before\n", i))
@@ -248,7 +253,7 @@ func TestFollowFileRotated(t *testing.T) {
 
 func TestFollowFileThatComesLater(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
-	f := followFile(t, path, 0)
+	f := followFile(t, path, Place{})
 	appendFile(t, path, "a\n")
 	f.expect("-:a")
 	if err := os.Remove(path); err != nil {
@@ -260,7 +265,7 @@ func TestFollowFileThatComesLater(t *testing.T) {
 
 func TestFollowFileInADirectoryThatComesLater(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "later")
-	f := followFile(t, filepath.Join(dir, "log"), 0)
+	f := followFile(t, filepath.Join(dir, "log"), Place{})
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -280,7 +285,7 @@ func TestFollowFileThroughASymlink(t *testing.T) {
 		rename(t, path+".new", path)
 	}
 	link("one")
-	f := followFile(t, path, 0)
+	f := followFile(t, path, Place{})
 	f.expect("-:a")
 	link("two")
 	f.expect("-:b")
@@ -288,13 +293,13 @@ func TestFollowFileThroughASymlink(t *testing.T) {
 
 func TestFollowFileFails(t *testing.T) {
 	dir := t.TempDir()
-	if err := FollowFile(t.Context(), dir, 0, nil); err == nil || !strings.Contains(err.Error(), "cannot follow") {
+	if err := FollowFile(t.Context(), dir, Place{}, nil); err == nil || !strings.Contains(err.Error(), "cannot follow") {
 		t.Errorf("a directory: %v", err)
 	}
 	path := filepath.Join(dir, "log")
 	writeFile(t, path, "a\n")
 	fault := errors.New("fault")
-	if err := FollowFile(t.Context(), path, 0, func(Line) error { return fault }); !errors.Is(err, fault) {
+	if err := FollowFile(t.Context(), path, Place{}, func(Line) error { return fault }); !errors.Is(err, fault) {
 		t.Errorf("fn's error: %v", err)
 	}
 }
@@ -312,4 +317,50 @@ func TestFollowFileBlind(t *testing.T) {
 	if err := w.wait(ctx); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
+}
+
+// TestFollowFileFromWhereverItWas is interrupted after each line, while the file is
+// rotated more often than anybody looks.
+func TestFollowFileFromWhereverItWas(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	const files, each = 6, 3
+	rotate := func(n int) {
+		for i := files; i > 0; i-- {
+			_ = os.Rename(fmt.Sprintf("%s.%d", path, i), fmt.Sprintf("%s.%d", path, i+1))
+		}
+		if n > 0 {
+			rename(t, path, path+".1")
+		}
+		for i := range each {
+			appendFile(t, path, fmt.Sprintf("%d\n", n*each+i))
+		}
+	}
+	rotate(0)
+	var place Place
+	for n := range files * each {
+		if n == 1 {
+			for f := 1; f < files; f++ {
+				rotate(f)
+			}
+		}
+		f := followFile(t, path, place)
+		select {
+		case l := <-f.lines:
+			wantLines(t, []Line{l}, fmt.Sprintf("-:%d", n))
+			place = l.Place
+		case <-time.After(patience):
+			t.Fatalf("no line %d", n)
+		}
+		f.stop()
+	}
+	// What is under a name of another kind is another file.
+	writeFile(t, path+".err", "not ours\n")
+	f := followFile(t, path, place)
+	appendFile(t, path, "last\n")
+	f.expect("-:last")
+	f.stop()
+	// The file is gone with all that was in it.
+	writeFile(t, path+".new", "new\n")
+	rename(t, path+".new", path)
+	followFile(t, path, place).expect("-:[output may be missing here]", "-:new")
 }
