@@ -36,7 +36,8 @@ type bench struct {
 	idle        string // path of the supervised program
 	adversary   string // path of one that does not want to end
 	floor, pm   *supervisor
-	supervisord *supervisor // nil: not installed, or not wanted
+	supervisord *supervisor // nil, like the next: not installed, or not wanted
+	runit, s6   *supervisor
 	notes       []string
 	progress    io.Writer
 	sessions    int
@@ -74,12 +75,7 @@ func (b *bench) build(ctx context.Context) error {
 	if b.supervisorRounds == 0 {
 		return nil
 	}
-	path, err := exec.LookPath("supervisord")
-	if err != nil {
-		b.notes = append(b.notes, "supervisor is left out: supervisord is not installed (apt-get install supervisor)")
-		return nil
-	}
-	b.supervisord = supervisordSupervisor(path)
+	b.findPeers()
 	return nil
 }
 

@@ -224,7 +224,7 @@ func TestRowResult(t *testing.T) {
 		{row{Limit: 12, Unit: "KiB"}, map[string][]float64{namePM: {13}}, "≤ 12 KiB", "NO", "–"},
 		{row{Limit: 4000, AtLeast: true}, map[string][]float64{namePM: {3999}}, "4000", "NO", "–"},
 		{row{Limit: 4000, AtLeast: true}, map[string][]float64{namePM: {4000}}, "4000", "yes", "–"},
-		{row{Name: rowIdleCPU, Unit: "ms"}, map[string][]float64{nameFloor: {0}, namePM: {0}}, "≤ 0 ms", "yes", "–"},
+		{row{None: true, Unit: "ms"}, map[string][]float64{nameFloor: {0}, namePM: {0}}, "≤ 0 ms", "yes", "–"},
 		{row{}, map[string][]float64{nameFloor: {2}, namePM: {1}}, "", "", "0.5"},
 		{row{Times: 2}, map[string][]float64{nameFloor: {2}}, "≤ 2 × floor", "", "–"},
 	} {
@@ -269,8 +269,8 @@ func TestTableAndJSON(t *testing.T) {
 	}
 	want := `2026-01-02, a machine
 
-row    what        unit  floor  pm  supervisor  pm/floor  at best  wanted       met
-start  start many  ms    1      1   –           1         –        ≤ 2 × floor  yes
+row    what        unit  floor  pm  supervisor  runit  s6  pm/floor  at best  wanted       met
+start  start many  ms    1      1   –           –      –   1         –        ≤ 2 × floor  yes
 
 note: a note
 `

@@ -1,6 +1,6 @@
 // Bench compares pm with the least that can be called a supervisor, a C program
-// that only forks and waits (floor/floor.c), and with Debian's supervisor. All
-// three keep the same tiny program (idle/idle.c), in turns, on the same machine
+// that only forks and waits (floor/floor.c), and with supervisor, runit and s6. All
+// keep the same tiny program (idle/idle.c), in turns, on the same machine
 // and in the same run, so that what is told is a ratio more than a time.
 //
 // It is run by make bench, as

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -49,11 +50,35 @@ func running(path string) ([]int, error) {
 	return pids, nil
 }
 
-// sweep kills whatever runs from a directory until two looks find nothing.
+// within returns the processes whose program file or working directory is in a
+// directory: s6-supervise runs from where it is installed, and works there.
+func within(dir string) ([]int, error) {
+	pids, err := running(dir + "/")
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		cwd, err := os.Readlink(filepath.Join("/proc", e.Name(), "cwd"))
+		if err == nil && strings.HasPrefix(cwd+"/", dir+"/") && !slices.Contains(pids, pid) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+// sweep kills whatever runs or works in a directory until two looks find nothing.
 func sweep(dir string) error {
 	const looks = 500
 	for clean := range looks {
-		pids, err := running(dir + "/")
+		pids, err := within(dir)
 		if err != nil {
 			return err
 		}

@@ -24,6 +24,7 @@ type row struct {
 	Times   float64
 	Limit   float64
 	AtLeast bool
+	None    bool // the bound is nothing at all
 }
 
 // The names of the rows.
@@ -55,6 +56,18 @@ const (
 	rowExecExtra      = "exec-extra"
 	rowExecMemory     = "exec-memory"
 	rowExecCPU        = "exec-cpu"
+	rowKeptMain       = "kill-main-kept"
+	rowExtraMain      = "kill-main-extra"
+	rowKeptAll        = "kill-all-kept"
+	rowExtraAll       = "kill-all-extra"
+	rowStrays         = "strays"
+	rowStart10000     = "start-10000"
+	rowPSS10000       = "pss-10000"
+	rowThreads10000   = "threads-10000"
+	rowStatus10000    = "status-10000"
+	rowReload10000    = "reload-10000"
+	rowReplace10000   = "replace-10000"
+	rowStop10000      = "stop-10000"
 	programsOfStart   = 1000
 	programsOfDefault = 4000
 	programsOfCrash   = 200
@@ -77,7 +90,7 @@ func rows() []row {
 		{Name: rowPSS1000, What: "PSS per program with 1,000, default settings", Unit: "KiB", Limit: 12},
 		{Name: rowPSS4000, What: "PSS per program with 4,000, default settings", Unit: "KiB", Limit: 12},
 		{Name: rowIdleSwitches, What: "idle with 1,000 programs: context switches", Unit: "/s", Limit: 1},
-		{Name: rowIdleCPU, What: "idle with 1,000 programs: CPU in 10 s", Unit: "ms", Limit: 0},
+		{Name: rowIdleCPU, What: "idle with 1,000 programs: CPU in 10 s", Unit: "ms", None: true},
 		{Name: rowCrashCPU, What: "200 programs in a crash loop: CPU per start", Unit: "ms", Limit: 0.3},
 		{Name: rowCrashRate, What: "200 programs in a crash loop: starts", Unit: "/s"},
 		{Name: rowStatusClient, What: "status of 100 programs: the whole command", Unit: "ms", Limit: 12},
@@ -90,6 +103,18 @@ func rows() []row {
 		{Name: rowExec, What: "pm exec -- true, floor: tini -s -- true", Unit: "ms"},
 		{Name: rowExecExtra, What: "what pm exec -- true takes more than tini", Unit: "ms", Limit: 3},
 		{Name: rowExecMemory, What: "pm exec -- true, floor: tini: most memory", Unit: "MiB", Limit: 16},
+		{Name: rowKeptMain, What: "20 programs, main process killed: run on", Limit: programsOfSurvival, AtLeast: true},
+		{Name: rowExtraMain, What: "20 programs, main process killed: too many", None: true},
+		{Name: rowKeptAll, What: "20 programs, all of it killed: run on", Limit: programsOfSurvival, AtLeast: true},
+		{Name: rowExtraAll, What: "20 programs, all of it killed: too many", None: true},
+		{Name: rowStrays, What: "20 programs with a stray each: left after the stop", None: true},
+		{Name: rowStart10000, What: "start 10,000 programs", Unit: "ms", Times: 2},
+		{Name: rowPSS10000, What: "PSS per program with 10,000", Unit: "KiB", Limit: 8},
+		{Name: rowThreads10000, What: "threads with 10,000 programs", Limit: 63},
+		{Name: rowStatus10000, What: "status of 10,000 programs: a request", Unit: "ms", Limit: 100},
+		{Name: rowReload10000, What: "reload that changes one of 10,000 programs", Unit: "ms", Limit: 50},
+		{Name: rowReplace10000, What: "death to replacement, 10,000 programs", Unit: "µs", Limit: 1000},
+		{Name: rowStop10000, What: "shut down with 10,000 programs", Unit: "ms"},
 		{Name: rowExecCPU, What: "pm exec -- sleep 10: CPU, start included", Unit: "ms", Limit: 10},
 	}
 }
@@ -102,6 +127,8 @@ type result struct {
 	Floor      *float64 `json:"floor"`
 	PM         *float64 `json:"pm"`
 	Supervisor *float64 `json:"supervisor"`
+	Runit      *float64 `json:"runit"`
+	S6         *float64 `json:"s6"`
 	Ratio      *float64 `json:"ratio"` // pm to floor
 	// Best is the ratio of the smallest samples. Other work on the machine only
 	// ever adds to a time, so this says more than Ratio where there is much.
@@ -134,6 +161,7 @@ func (r row) result(samples map[string][]float64) result {
 	out := result{
 		Name: r.Name, What: r.What, Unit: r.Unit, Wanted: r.wanted(), Samples: len(samples[namePM]),
 		Floor: median(samples[nameFloor]), PM: median(samples[namePM]), Supervisor: median(samples[nameSupervisord]),
+		Runit: median(samples[nameRunit]), S6: median(samples[nameS6]),
 	}
 	if out.Floor != nil && out.PM != nil {
 		out.Ratio = quotient(*out.PM, *out.Floor)
@@ -165,7 +193,7 @@ func (r row) wanted() string {
 }
 
 // bounded tells a limit of none at all from a limit of 0.
-func (r row) bounded() bool { return r.Limit > 0 || r.Name == rowIdleCPU }
+func (r row) bounded() bool { return r.Limit > 0 || r.None }
 
 // met reports whether the bound is kept; nil if there is none or no figure.
 func (r row) met(f result) *bool {
@@ -235,9 +263,9 @@ func verdict(met *bool) string {
 func printTable(w io.Writer, r report) error {
 	fmt.Fprintf(w, "%s, %s\n\n", r.Date.Format("2006-01-02"), r.Machine)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "row\twhat\tunit\tfloor\tpm\tsupervisor\tpm/floor\tat best\twanted\tmet")
+	fmt.Fprintln(t, "row\twhat\tunit\tfloor\tpm\tsupervisor\trunit\ts6\tpm/floor\tat best\twanted\tmet")
 	for _, x := range r.Rows {
-		fmt.Fprintln(t, strings.Join([]string{x.Name, x.What, x.Unit, cell(x.Floor), cell(x.PM), cell(x.Supervisor), cell(x.Ratio), cell(x.Best), x.Wanted, verdict(x.Met)}, "\t"))
+		fmt.Fprintln(t, strings.Join([]string{x.Name, x.What, x.Unit, cell(x.Floor), cell(x.PM), cell(x.Supervisor), cell(x.Runit), cell(x.S6), cell(x.Ratio), cell(x.Best), x.Wanted, verdict(x.Met)}, "\t"))
 	}
 	if err := t.Flush(); err != nil {
 		return fmt.Errorf("cannot print the table: %w", err)

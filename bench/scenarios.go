@@ -45,6 +45,9 @@ func scenarios() []scenario {
 		{[]string{rowKill500, rowKill2000}, measureKill},
 		{[]string{rowExec, rowExecExtra, rowExecMemory}, measureExec},
 		{[]string{rowExecCPU}, measureExecCPU},
+		{[]string{rowKeptMain, rowExtraMain, rowKeptAll, rowExtraAll}, measureSurvival},
+		{[]string{rowStrays}, measureStrays},
+		{[]string{rowStart10000, rowPSS10000, rowThreads10000, rowStatus10000, rowReload10000, rowReplace10000, rowStop10000}, measureTenThousand},
 	}
 }
 
@@ -54,7 +57,7 @@ func (b *bench) inTurns(what string, sups []*supervisor, do func(s *supervisor, 
 	for round := range max(b.rounds, b.supervisorRounds) {
 		for _, s := range sups {
 			rounds := b.rounds
-			if s == b.supervisord {
+			if s != b.floor && s != b.pm {
 				rounds = b.supervisorRounds
 			}
 			if s == nil || round >= rounds {
@@ -69,8 +72,10 @@ func (b *bench) inTurns(what string, sups []*supervisor, do func(s *supervisor, 
 	return nil
 }
 
-// all lists those that take part; supervisor may be nil.
-func (b *bench) all() []*supervisor { return []*supervisor{b.floor, b.pm, b.supervisord} }
+// all lists those that take part; all but the first two may be nil.
+func (b *bench) all() []*supervisor {
+	return []*supervisor{b.floor, b.pm, b.supervisord, b.runit, b.s6}
+}
 
 // with runs a session around a measurement. When the measurement is done, the
 // programs have started and the supervisor may still run, or not.
@@ -119,7 +124,7 @@ func measureThousand(ctx context.Context, b *bench) error {
 					return err
 				}
 			}
-			if !b.wants(rowStop, rowShutdown) {
+			if !b.wants(rowStop, rowShutdown) || sup == b.runit { // whose head does not wait for its limbs
 				return nil
 			}
 			return s.stopBothWays(ctx)
@@ -182,7 +187,7 @@ func (s *session) stopAll(ctx context.Context) (time.Duration, error) {
 // replace kills programs and notes how long after each the next one runs.
 func (s *session) replace(ctx context.Context, row string) error {
 	n := (replacements + s.bench.rounds - 1) / s.bench.rounds
-	if s.sup == s.bench.supervisord {
+	if s.sup != s.bench.floor && s.sup != s.bench.pm {
 		n = replacementsSupervisor
 	}
 	for i := range n {

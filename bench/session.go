@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -49,6 +50,11 @@ func (b *bench) start(ctx context.Context, sup *supervisor, l load) (*session, e
 	}
 	if l.kind == wild {
 		if err := os.WriteFile(s.arena(), make([]byte, arenaSize), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	if l.kind == straying {
+		if err := os.WriteFile(s.stray(), []byte("#!/bin/sh\n"+strayScript(b.idle, s.socket)+"\n"), 0o700); err != nil {
 			return nil, err
 		}
 	}
@@ -209,6 +215,13 @@ func (s *session) close() {
 func (s *session) processes() ([]int, error) {
 	if s.sup.name == nameSupervisord { // an interpreter, which others run too
 		return []int{s.cmd.Process.Pid}, nil
+	}
+	if s.sup == s.bench.runit || s.sup == s.bench.s6 {
+		all, err := within(s.dir)
+		return slices.DeleteFunc(all, func(pid int) bool {
+			exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+			return err != nil || exe == s.bench.idle
+		}), err
 	}
 	return running(s.sup.path)
 }

@@ -40,6 +40,8 @@ const (
 	crash
 	// wild is one program, whose tree of n processes does not want to end.
 	wild
+	// straying is plain, but each program has started another that left its session.
+	straying
 )
 
 // supervisor is one of those that are compared.
@@ -66,9 +68,14 @@ func (s *session) argv() []string {
 		return []string{s.bench.idle, "exit-at-once", "1"}
 	case wild:
 		return []string{s.bench.adversary, s.arena(), strconv.Itoa(s.load.n), wildPause}
+	case straying:
+		return []string{s.stray()}
 	}
 	return []string{s.bench.idle, s.socket}
 }
+
+// stray is the program of straying.
+func (s *session) stray() string { return filepath.Join(s.dir, "stray") }
 
 func floorSupervisor(path string) *supervisor {
 	return &supervisor{
@@ -133,7 +140,7 @@ func pmConfig(l load, argv []string) string {
 	config := fmt.Sprintf("[programs.idle]\ncmd = %s\nnumprocs = %d\n", cmd, copies)
 	immediate := "starttime = 0\nautorestart = \"always\"\nbackoff.burst = 1000000\n"
 	switch l.kind {
-	case plain:
+	case plain, straying:
 		config += immediate + "stdout = \"discard\"\nstderr = \"discard\"\n"
 	case kept:
 		config += immediate

@@ -47,7 +47,7 @@ type cgroups struct {
 // those who stop many. So it waits for a quiet moment, but not for ever.
 const (
 	sweepAfter  = 20 * time.Millisecond // since the last one came
-	sweepAtLast = 200 * time.Millisecond
+	sweepAtLast = time.Second
 )
 
 // newCgroups finds out where cgroups can be made, inside pm's own. With none to
