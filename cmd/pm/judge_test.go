@@ -169,8 +169,11 @@ func (seen census) strangers(s socket.Status) error {
 func (c *chaos) check(s settled) {
 	c.t.Helper()
 	j := &c.judge
-	begun := j.lives() // all of these starts are told by now, and not all that come
+	begun := j.lives()
 	j.hear()
+	for deadline := time.Now().Add(tellPatience); j.anyUntold(begun) && time.Now().Before(deadline); j.hear() {
+		<-time.After(pollEvery)
+	}
 	present := map[string]*socket.Instance{}
 	for n := range s.Instances {
 		present[s.Instances[n].Name] = &s.Instances[n]
@@ -289,6 +292,20 @@ func (j *judge) readLife(l *life, line string) {
 }
 
 func (l *life) lastIs(pid int) bool { return len(l.starts) > 0 && l.starts[len(l.starts)-1] == pid }
+
+// tellPatience is how long pm may take on a busy machine to tell of a start, which
+// the witness has written down at once.
+const tellPatience = 5 * time.Second
+
+// anyUntold reports whether pm may be about to tell of a start.
+func (j *judge) anyUntold(lives map[string]*life) bool {
+	for _, l := range lives {
+		if n := len(l.starts); n > 0 && l.lives(l.starts[n-1]) && len(j.runs[run{l.instance, l.starts[n-1]}]) == 0 {
+			return true
+		}
+	}
+	return false
+}
 
 // compareStarts demands that every start of a witness was told.
 func (j *judge) compareStarts(l *life) {
