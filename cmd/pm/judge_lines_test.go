@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,16 +34,14 @@ func (j *judge) compareLines(present map[string]*socket.Instance) {
 		before[name] = len(j.printed(name))
 	}
 	kept := j.kept(n)
-	for name := range present {
-		if time.Since(j.diskFull) < inMemory && (j.blind || j.struck[keeper]+j.struck[worker] > 0) {
+	for name, i := range present {
+		if j.mayMiss(i) {
 			j.floor[name] = before[name]
 		}
-		if i := present[name]; i.PID != 0 && j.lacked[noFiles] && (j.blind || j.struck[keeper] > 0) {
-			j.lose(run{name, i.PID}) // a new keeper may not have got hold of its pipe
-		}
-		p := printout{lines: j.printed(name), must: before[name], floor: j.floor[name], unheard: j.unheard[name]}
-		whole := n < 0 && p.floor == 0 && len(p.lines) < 5*lastLines // of those that print much the first are gone
-		list := kept[name]
+		floor, printed := j.floor[name], j.printed(name)
+		p := printout{lines: printed[floor:], must: before[name] - floor, unheard: j.unheard[name]}
+		whole := n < 0 && floor == 0 && len(p.lines) < 5*lastLines // of those that print much the first are gone
+		list := slices.DeleteFunc(kept[name], func(l string) bool { return slices.Contains(printed[:floor], l) })
 		if n < 0 && !whole && len(list) > 0 {
 			list = list[1:] // of which the beginning may be gone
 		}
@@ -50,6 +49,17 @@ func (j *judge) compareLines(present map[string]*socket.Instance) {
 			j.t.Errorf("round %d: the lines of %s: %s", j.round, name, fault)
 		}
 	}
+}
+
+// mayMiss reports whether lines of an instance may have been lost in the round, or
+// are out of order: they were in memory only when the worker was killed, or there
+// was no descriptor for their pipe.
+func (j *judge) mayMiss(i *socket.Instance) bool {
+	died := j.blind || j.struck[keeper]+j.struck[worker] > 0
+	if died && j.lacked[noFiles] && i.PID != 0 {
+		j.lose(run{i.Name, i.PID}) // a new keeper may not have got hold of its pipe
+	}
+	return died && (j.lacked[noFiles] || time.Since(j.diskFull) < inMemory)
 }
 
 // printed returns the lines that the witnesses of an instance have written down.
@@ -83,8 +93,7 @@ func (j *judge) kept(n int) map[string][]string {
 // printout is what the witnesses of an instance have printed.
 type printout struct {
 	lines []string
-	// The first must lines are old enough to be kept, but for those before floor.
-	must, floor int
+	must  int // the first lines, which are old enough to be kept
 	// unheard are processes of which the last lines may be lost: they have ended
 	// when nobody of the daemon lived, and their pipe with them.
 	unheard map[string]bool
@@ -143,7 +152,7 @@ func (p printout) follow(kept []string, at int) string {
 func (p printout) skip(at int) int {
 	pid, _, _ := strings.Cut(p.lines[at], " ")
 	switch {
-	case at < p.floor || p.lastOfRun(at):
+	case p.lastOfRun(at):
 		return at + 1
 	case p.unheard[pid]:
 		for !p.lastOfRun(at) {
