@@ -2,10 +2,12 @@
 // each change is appended, so that whoever opens it next finds the last state
 // that was written, at whatever instant its writer was killed.
 //
-// A record is written whole by one write(2), with its length and a checksum.
-// What a process has written is kept by the kernel when the process dies; only
-// a crash of the machine needs [Sync]. A torn record can only be the
-// last: it is cut off when the file is opened again.
+// A record is written with its length and a checksum, and all of a commit by one
+// write(2). What a process has written is kept by the kernel when the process dies;
+// only a crash of the machine needs [Sync]. A kill within the call may leave a part:
+// so several records of a commit are framed by another, which counts as a whole or
+// not at all. A torn one can only be the last: it is cut off when the file is opened
+// again.
 //
 // A disk that is full does not stop a journal: what cannot be written waits in
 // memory. It has a little room on the disk beforehand, so that this takes a while.
@@ -35,7 +37,8 @@ type Journal struct {
 	magic    string
 	file     *os.File // nil: there is none yet, since it could not be written
 	whole    []byte   // what should stand in it then, before the buffer
-	buffer   []byte   // records that are not written yet
+	buffer   []byte   // records that are not written yet, behind room for the header of a batch
+	count    int      // of these
 	size     int64    // of the file
 	base     int64    // its size when it was last written anew
 	reserved int64    // the file has room on the disk up to here
@@ -48,6 +51,7 @@ const (
 	maxRecord  = 64 << 20 // a longer one is damage
 	minRewrite = 1 << 20  // below this size a journal is not written anew
 	reserve    = 256 << 10
+	batchBit   = 1 << 31 // in a length: what follows are records
 )
 
 // castagnoli has an instruction on every machine that pm runs on. Its tables are
@@ -124,16 +128,25 @@ func parse(data []byte, magic string) (records [][]byte, good int, fault string)
 		}
 	}
 	for at := len(magic); ; {
-		record, why := parseRecord(data[at:])
-		if why == "" {
+		record, batch, why := parseRecord(data[at:])
+		switch {
+		case why == "" && batch:
+			inner, _ := unpack(record)
+			records = append(records, inner...)
+		case why == "":
 			records = append(records, record)
+		}
+		if why == "" {
 			at += headerSize + len(record)
 			continue
 		}
 		if good < 0 {
 			good = at
 		}
-		next := at + salvage(data[at:])
+		next := len(data)
+		if !batch || !tornBatch(data[at:], why) {
+			next = at + salvage(data[at:])
+		}
 		if fault == "" && next == len(data) {
 			return records, good, tornOr(data[at:], why)
 		}
@@ -163,28 +176,60 @@ func orElse(text, other string) string {
 // torn is the fault of a record that does not end within the file.
 const torn = "a record that has no end"
 
-// parseRecord returns the record that the bytes begin with, or why there is none.
-func parseRecord(data []byte) (record []byte, fault string) {
+// parseRecord returns the record or the batch of records that the bytes begin with,
+// or why there is none.
+func parseRecord(data []byte) (record []byte, batch bool, fault string) {
 	if len(data) < headerSize {
-		return nil, torn
+		return nil, false, torn
 	}
-	size := int(binary.LittleEndian.Uint32(data))
+	size, batch := length(data)
 	switch sum := binary.LittleEndian.Uint32(data[4:]); {
 	case size > maxRecord:
-		return nil, "a length that cannot be"
+		return nil, batch, "a length that cannot be"
 	case headerSize+size > len(data):
-		return nil, torn
-	case checksum(data[headerSize:headerSize+size]) != sum:
-		return nil, "a wrong checksum"
+		return nil, batch, torn
+	case checksumOf(data[headerSize:headerSize+size], batch) != sum:
+		return nil, batch, "a wrong checksum"
 	}
-	return data[headerSize : headerSize+size], ""
+	return data[headerSize : headerSize+size], batch, ""
+}
+
+// length reads the first half of a header.
+func length(header []byte) (size int, batch bool) {
+	word := binary.LittleEndian.Uint32(header)
+	return int(word &^ batchBit), word&batchBit != 0
+}
+
+// unpack returns the records that stand one after the other, and why there are no
+// more.
+func unpack(data []byte) (records [][]byte, fault string) {
+	for len(data) > 0 {
+		record, batch, fault := parseRecord(data)
+		if fault != "" || batch {
+			return records, fault
+		}
+		records = append(records, record)
+		data = data[headerSize+len(record):]
+	}
+	return records, torn
+}
+
+// tornBatch reports whether a batch that does not end within the file is what a kill
+// has left: then it is not whole, and there is nothing behind it.
+func tornBatch(data []byte, fault string) bool {
+	if fault != torn {
+		return false
+	}
+	inner := data[headerSize:]
+	_, end := unpack(inner)
+	return end == torn && checksumOf(inner, true) != binary.LittleEndian.Uint32(data[4:])
 }
 
 // salvage returns where after the first byte a record begins; the length of the
 // data if nowhere.
 func salvage(data []byte) int {
 	for at := 1; at+headerSize < len(data); at++ {
-		if record, fault := parseRecord(data[at:]); fault == "" && len(record) > 0 {
+		if record, _, fault := parseRecord(data[at:]); fault == "" && len(record) > 0 {
 			return at
 		}
 	}
@@ -197,7 +242,7 @@ func salvage(data []byte) int {
 // that were never written.
 func tornOr(rest []byte, fault string) string {
 	if fault != torn && len(rest) >= headerSize {
-		if size := int(binary.LittleEndian.Uint32(rest)); size <= maxRecord {
+		if size, _ := length(rest); size <= maxRecord {
 			rest = rest[headerSize+size:]
 		}
 	}
@@ -237,7 +282,25 @@ func (j *Journal) provide() {
 
 // Add puts a record into the buffer; [Journal.Commit] writes it. It copies the
 // record.
-func (j *Journal) Add(record []byte) { j.buffer = appendRecord(j.buffer, record) }
+func (j *Journal) Add(record []byte) {
+	if j.count == 0 {
+		j.buffer = append(j.buffer[:0], make([]byte, headerSize)...)
+	}
+	j.count++
+	j.buffer = appendRecord(j.buffer, record)
+}
+
+// batch returns what was added, ready to be written.
+func (j *Journal) batch() []byte {
+	switch inner := j.buffer[min(headerSize, len(j.buffer)):]; {
+	case j.count < 2 || len(inner) > maxRecord:
+		return inner
+	default:
+		binary.LittleEndian.PutUint32(j.buffer, uint32(len(inner))|batchBit)
+		binary.LittleEndian.PutUint32(j.buffer[4:], checksumOf(inner, true))
+		return j.buffer
+	}
+}
 
 func appendRecord(dst, record []byte) []byte {
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(record)))
@@ -248,15 +311,23 @@ func appendRecord(dst, record []byte) []byte {
 // checksum is not 0 for an empty record: zeros are no records.
 func checksum(record []byte) uint32 { return crc32.Update(1, castagnoli(), record) }
 
-// Commit writes what was added since the last call, in one piece: after a crash
-// of the process either all of it is there, or, if the process was killed within
-// the call, perhaps a part. When it fails, as on a full disk, what was added
+// checksumOf is another for a batch, so that a record is not taken for one.
+func checksumOf(data []byte, batch bool) uint32 {
+	if batch {
+		return ^checksum(data)
+	}
+	return checksum(data)
+}
+
+// Commit writes what was added since the last call, in one piece: whoever opens the
+// journal next finds either all of it or nothing, also if the process was killed
+// within the call. When it fails, as on a full disk, what was added
 // stays in the buffer and the next call tries again.
 func (j *Journal) Commit() error {
 	if j.file == nil {
-		return j.replace(append(j.whole, j.buffer...))
+		return j.replace(append(j.whole, j.batch()...))
 	}
-	if len(j.buffer) == 0 {
+	if j.count == 0 {
 		return nil
 	}
 	if j.torn {
@@ -265,12 +336,13 @@ func (j *Journal) Commit() error {
 		}
 		j.torn = false
 	}
-	if _, err := j.file.Write(j.buffer); err != nil {
+	data := j.batch()
+	if _, err := j.file.Write(data); err != nil {
 		j.torn = true
 		return fmt.Errorf("cannot write the journal: %w", err)
 	}
-	j.size += int64(len(j.buffer))
-	j.buffer = j.buffer[:0]
+	j.size += int64(len(data))
+	j.buffer, j.count = j.buffer[:0], 0
 	if cap(j.buffer) > 1<<16 {
 		j.buffer = nil
 	}
@@ -309,7 +381,7 @@ func (j *Journal) replace(data []byte) error {
 	if j.file != nil {
 		_ = j.file.Close()
 	}
-	j.file, j.whole, j.buffer, j.torn = fresh, nil, nil, false
+	j.file, j.whole, j.buffer, j.count, j.torn = fresh, nil, nil, 0, false
 	j.size, j.base, j.reserved = int64(len(data)), int64(len(data)), 0
 	j.provide()
 	return nil

@@ -309,6 +309,40 @@ func TestOnlyTheDamagedRecordIsLost(t *testing.T) {
 	}
 }
 
+// A commit is there as a whole or not at all, wherever its writing was cut short;
+// a length that was damaged is told from that by what follows.
+func TestCommitIsWhole(t *testing.T) {
+	path, before := write(t, "one")
+	j, _ := open(t, path)
+	for _, r := range []string{"two", "", "three"} {
+		j.Add([]byte(r))
+	}
+	if err := j.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	_ = j.Close()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for size := len(before); size < len(data); size++ {
+		records, good, fault := parse(data[:size], magic+"\n")
+		if len(records) != 1 || good != len(before) || fault != "" {
+			t.Errorf("cut at %d: %q, good to %d, %q", size, texts(records), good, fault)
+		}
+	}
+	all := []string{"one", "two", "", "three"}
+	if records, _, fault := parse(data, magic+"\n"); !slices.Equal(texts(records), all) || fault != "" {
+		t.Errorf("whole: %q, %q", texts(records), fault)
+	}
+	damaged := append(bytes.Clone(data), data[len(before):]...)
+	damaged[len(before)+1] = 1 // it now seems to end after the file
+	records, good, fault := parse(damaged, magic+"\n")
+	if want := append(all, all[1:]...); !slices.Equal(texts(records), want) || fault == "" || good != len(before) {
+		t.Errorf("damaged: %q, good to %d, %q", texts(records), good, fault)
+	}
+}
+
 // recordAt returns which of the records the byte of the file is in; -1: none.
 func recordAt(records []string, at int) int {
 	end := len(magic) + 1
