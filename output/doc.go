@@ -7,6 +7,9 @@
 // holding up the program. For programs that write to their file themselves
 // there are [TailFile] and [FollowFile], which hand out the same [Line]s.
 //
+// Where a file is to be rotated, or lines are to be changed on their way, the loop
+// writes it for the program: a [File].
+//
 // What a Log keeps can stand in files as well, so that it outlives the process
 // that reads the pipes ([OpenLog]).
 //

@@ -27,8 +27,8 @@ const (
 // number of readers. It takes memory only as it fills, and never more than
 // about its limit; the oldest output goes first, a sixteenth at a time.
 type Log struct {
-	size    int32   // weight of a full chunk
-	sources *source // guarded by the mutex of the loop that reads them
+	feed
+	size int32 // weight of a full chunk
 
 	mu         sync.Mutex    // guards all below
 	store      *store        // nil: it is kept in memory only
@@ -106,10 +106,11 @@ func (l *Log) Remove() {
 }
 
 // take takes what a pipe of the log's instance holds, at most as much as fits
-// into buf. It returns the number of bytes, of which 0 is the pipe's end.
-func (l *Log) take(stream Stream, pipe int, buf []byte) (n int, err error) {
+// into a buffer.
+func (l *Log) take(s *source, h *hands) (n int, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	stream, pipe, buf := s.stream, s.fd, h.buffer(readSize)
 	now, moved := time.Now(), false
 	if l.store != nil {
 		l.store.retry(l, now)
@@ -130,6 +131,8 @@ func (l *Log) take(stream Stream, pipe int, buf []byte) (n int, err error) {
 	}
 	return n, err
 }
+
+func (l *Log) finish(s *source) { l.Break(s.stream) }
 
 // rest closes the log's files until they are needed again.
 func (l *Log) rest() {

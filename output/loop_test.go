@@ -80,7 +80,7 @@ func TestLoopReadsToTheEnd(t *testing.T) {
 	wantLines(t, stdout, "o:one", "o:two", "o:unfin~!")
 	stderr, _ := log.Tail(-1, Stderr)
 	wantLines(t, stderr, "e:oops")
-	if log.sources != nil {
+	if log.feed.sources != nil {
 		t.Error("the log still has pipes")
 	}
 }
