@@ -78,6 +78,9 @@ func each(p *Program, first, end int, kind Change, reasons ...string) []Action {
 // compare makes the actions for a program that both configurations have.
 func compare(old, updated *Program) []Action {
 	kind, reasons := differences(programFields, old, updated)
+	if rerouted(old, updated) {
+		kind = Respawn
+	}
 	scaled := fmt.Sprintf("numprocs: %d -> %d", old.NumProcs, updated.NumProcs)
 	stay := min(old.NumProcs, updated.NumProcs)
 	actions := each(updated, 0, stay, kind, reasons...)

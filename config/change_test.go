@@ -43,6 +43,10 @@ func TestDiff(t *testing.T) {
 		},
 		{"cmd", web, "[programs.web]\ncmd = \"false\"\n", []string{`respawn web: cmd: "true" -> "false"`}},
 		{"cmd with a secret", web, "[programs.web]\ncmd = \"true --password=x\"\n", []string{`respawn web: cmd: changed`}},
+		{"rotation begins", web + "stdout = \"/x\"\n", web + "stdout = \"/x\"\nlogs.rotate = 5\n", []string{`respawn web: logs.rotate: unset -> "5"`}},
+		{"rotation ends", web + "stdout = \"/x\"\nlogs.rotate_age = 5\n", web + "stdout = \"/x\"\n", []string{`respawn web: logs.rotate_age: "5s" -> unset`}},
+		{"rotation changes", web + "stdout = \"/x\"\nlogs.rotate = 5\n", web + "stdout = \"/x\"\nlogs.rotate_age = 5\n", []string{`live web: logs.rotate: "5" -> unset; logs.rotate_age: unset -> "5s"`}},
+		{"rotation of nothing", web, web + "logs.rotate = 5\n", []string{`live web: logs.rotate: unset -> "5"`}},
 		{"limits", web, web + "limits.nofile = 5\n", []string{`respawn web: limits.nofile: unset -> 5`}},
 		{
 			"added, removed", "[programs.a]\ncmd = \"a\"\nnumprocs = 2\n", "[programs.b]\ncmd = \"b\"\n",
@@ -84,6 +88,7 @@ func TestEveryKeyIsCompared(t *testing.T) {
 		"user": "0", "stdin": "/x", "stdout": "/x", "stderr": "/x", "env": "A=1", "env_file": "/x", "labels": "a=1",
 		"backoff.initial": "2s", "backoff.max": "2m", "backoff.factor": "3", "backoff.jitter": "0.5", "backoff.reset_after": "9s",
 		"backoff.burst": "9", "backoff.burst_window": "9s", "kill.sequence": "INT 1s", "kill.exclude": "x",
+		"logs.rotate": "1M", "logs.rotate_age": "24h", "logs.files": "9", "logs.total": "1G",
 	}
 	for _, f := range Fields() {
 		value, ok := other[f.Key]

@@ -249,6 +249,16 @@ var values = []struct{ syntax, key, text, want string }{
 	{"toml", "limits.nofile", `"5KM"`, `!"5KM": not a limit (accepted: ` + rlimitsAccept + `)`},
 	{"toml", "limits.nice", `-20`, "-20"},
 	{"toml", "limits.nice", `20`, `!"20": out of range (accepted: -20 to 19)`},
+	{"toml", "logs.rotate", `"10m"`, `"10M"`},
+	{"toml", "logs.rotate", `3072`, `"3K"`},
+	{"toml", "logs.rotate", `"1GB"`, `"1G"`},
+	{"toml", "logs.rotate", `1001`, `"1001"`},
+	{"toml", "logs.rotate", `0`, `null`},
+	{"toml", "logs.rotate", `-1`, `!"-1": negative (accepted: ` + sizesAccept + `)`},
+	{"toml", "logs.rotate", `"much"`, `!"much": not a size (accepted: ` + sizesAccept + `)`},
+	{"toml", "logs.rotate", `"9999999999G"`, `!"9999999999G": out of range (accepted: ` + sizesAccept + `)`},
+	{"toml", "logs.rotate_age", `"24h"`, `"24h"`},
+	{"toml", "logs.rotate_age", `0.5`, `!"0.5": too short (accepted: ` + agesAccept + `)`},
 	{"toml", "backoff.factor", `0.5`, `!"0.5": not a number in the range (accepted: 1 to 100)`},
 	{"toml", "backoff.jitter", `nan`, `!"nan": not a number in the range (accepted: 0 to 1)`},
 	{"toml", "kill.sequence", `["INT 5s", { signal = "TERM", wait = 10 }]`, `["INT 5s","TERM 10s"]`},
@@ -608,6 +618,7 @@ func TestDefaults(t *testing.T) {
 		Name: "x", NumProcs: 1, Autostart: true, Autorestart: "unexpected", ExitCodes: []Exit{{}}, StartRetries: 3,
 		StartTime: time.Second, StopSignal: "TERM", StopTime: 10 * time.Second, Type: "service", Priority: 999, OnDaemonDeath: "keep",
 		Backoff: Backoff{time.Second, time.Minute, 2, 0.1, time.Minute, 5, 10 * time.Second},
+		Logs:    Logs{Files: 5},
 	}
 	if !reflect.DeepEqual(p, want) {
 		t.Errorf("got  %+v\nwant %+v", p, want)

@@ -278,7 +278,7 @@ func check(p *Program) []Problem {
 			Message: "shorter than backoff.initial, " + formatDuration(p.Backoff.Initial),
 		})
 	}
-	return problems
+	return append(problems, logsLack(p)...)
 }
 
 // flagNode makes the node of a flag's values.

@@ -91,6 +91,7 @@ type Program struct {
 	Backoff  Backoff
 	Kill     Kill
 	Labels   map[string]string
+	Logs     Logs
 }
 
 // NewProgram returns a program with the defaults of every key.

@@ -123,6 +123,7 @@ starttime = "1s"
 stopsignal = "TERM"
 stoptime = "10s"
 umask = "022"
+logs.files = 5
 limits.nofile = 10
 backoff.initial = "1s"
 backoff.max = "1m"

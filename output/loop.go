@@ -177,6 +177,13 @@ func (l *Loop) drainSink(s sink) <-chan struct{} {
 	return done
 }
 
+// Idle reports whether nobody prints into the file.
+func (l *Loop) Idle(file *File) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return file.sources == nil
+}
+
 // Close ends the loop and closes the pipes that it still reads; their done is
 // not called. It must not be called by a done.
 func (l *Loop) Close() {

@@ -38,8 +38,8 @@ func assemble(p *config.Program, environ []string) (*runner.Program, error) {
 		Umask: p.Umask, Nice: p.Limits.Nice, OOMScoreAdj: p.Limits.OOMScoreAdj,
 		Limits: limits,
 		Stdin:  stdin(p.Stdin),
-		Stdout: stdout(p.Stdout),
-		Stderr: stderr(p.Stderr),
+		Stdout: stdout(p, p.Stdout),
+		Stderr: stderr(p),
 	}
 	return &runner.Program{
 		Name: p.Name, Group: p.Group, NumProcs: p.NumProcs, Priority: p.Priority,
@@ -229,24 +229,24 @@ func stdin(path string) proc.Stdio {
 	return proc.Stdio{Kind: proc.Input, Path: path}
 }
 
-// stdout says where a program's output goes: to its file, nowhere, or to the
-// daemon's ring.
-func stdout(path string) proc.Stdio {
-	switch path {
-	case "":
+// stdout says where a program's output goes: to its file, nowhere, or through a
+// pipe to pm.
+func stdout(p *config.Program, where string) proc.Stdio {
+	switch {
+	case where == "" || p.ThroughPM(where):
 		return proc.Stdio{Kind: proc.Pipe}
-	case "discard", os.DevNull:
+	case where == "discard" || where == os.DevNull:
 		return proc.Stdio{}
 	default:
-		return proc.Stdio{Kind: proc.File, Path: path}
+		return proc.Stdio{Kind: proc.File, Path: where}
 	}
 }
 
-func stderr(path string) proc.Stdio {
-	if path == "stdout" {
+func stderr(p *config.Program) proc.Stdio {
+	if p.Stderr == "stdout" {
 		return proc.Stdio{Kind: proc.SameStdout}
 	}
-	return stdout(path)
+	return stdout(p, p.Stderr)
 }
 
 // programEnviron is pm's own environment as programs get it: without what is

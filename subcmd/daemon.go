@@ -263,7 +263,8 @@ func newDaemon(b *beginning, o daemonOptions, e *env, link *keeper.Link) (*daemo
 	if err != nil {
 		return nil, err
 	}
-	d.outputs = &outputs{loop: loop, logs: map[outputKey]*output.Log{}, drained: link.Drained, slog: d.log}
+	d.outputs = newOutputs(loop, link.Drained, d.log)
+	d.outputs.configure(file.Programs)
 	d.events = newEventLog(d.log, d.logFile, d.mailer)
 	d.events.state = d.state
 	d.state.log, d.state.committed, d.state.recent = d.log, d.events.committed, d.events.recent
@@ -279,7 +280,7 @@ func newDaemon(b *beginning, o daemonOptions, e *env, link *keeper.Link) (*daemo
 		Log:  d.log,
 	})
 	d.manager = newAnnouncer(e.getenv, d.group, d.events)
-	d.reloader = &reloader{group: d.group, events: d.events, manager: d.manager, log: d.log, environ: b.environ, file: file, programs: b.programs, scaled: b.scaled, state: d.state}
+	d.reloader = &reloader{group: d.group, events: d.events, manager: d.manager, log: d.log, environ: b.environ, file: file, programs: b.programs, scaled: b.scaled, state: d.state, outputs: d.outputs}
 	if b.scaled == nil {
 		d.reloader.scaled = map[string]int{}
 	}

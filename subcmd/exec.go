@@ -17,6 +17,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"pm.example/config"
+	"pm.example/output"
 	"pm.example/proc"
 	"pm.example/runner"
 	"pm.example/socket"
@@ -164,6 +165,8 @@ type foreground struct {
 	group   *runner.Group
 	last    atomic.Pointer[runner.Event] // the event that ended it
 	ended   chan struct{}
+	outputs *outputs // nil: nothing passes through pm
+	log     *slog.Logger
 	stderr  io.Writer
 	quiet   bool
 	asked   syscall.Signal // what told pm to stop it; 0: nothing yet
@@ -181,6 +184,12 @@ func runExec(ctx context.Context, e *env, o execOptions, program *config.Program
 	spec, err := execSpec(program, f.keeper.shared)
 	if err != nil {
 		return usageError(err)
+	}
+	if len(writtenFiles(program)) > 0 {
+		if err := f.write(program); err != nil {
+			return err
+		}
+		defer f.outputs.loop.Close()
 	}
 	// Handling a signal costs the runtime some 30 us, so before the launch only
 	// those are taken that would end pm. None is given back: pm ends with the
@@ -202,6 +211,9 @@ func runExec(ctx context.Context, e *env, o execOptions, program *config.Program
 	stop()
 	<-done
 	f.keeper.reclaim()
+	if f.outputs != nil {
+		f.outputs.drain(program)
+	}
 	if timedOut {
 		return &socket.Problem{Message: fmt.Sprintf("%s was stopped after %s", program.Cmd[0], o.timeout), Code: socket.CodeTimeout}
 	}
@@ -215,14 +227,36 @@ func newForeground(e *env, o execOptions) (*foreground, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.keeper = &jobKeeper{Keeper: keeper}
+	f.keeper, f.log = &jobKeeper{Keeper: keeper}, log
 	f.keeper.tty, f.keeper.shared = terminalOf()
 	f.group = runner.New(runner.Options{
 		Host: f.keeper, Tell: f.tell, Log: log,
-		Capture: func(_ string, _ int, ev proc.Event) { ev.ClosePipes() },
+		Capture: f.capture,
 		Drop:    func(string, int) {},
 	})
 	return f, nil
+}
+
+// write makes pm write the program's files.
+func (f *foreground) write(program *config.Program) error {
+	loop, err := output.NewLoop()
+	if err != nil {
+		return err
+	}
+	f.outputs = newOutputs(loop, func(string, int) {}, f.log)
+	f.outputs.configure([]*config.Program{program})
+	return nil
+}
+
+// capture takes the pipes of a program whose files pm writes.
+func (f *foreground) capture(program string, index int, ev proc.Event) {
+	if f.outputs == nil {
+		ev.ClosePipes()
+		return
+	}
+	if err := f.outputs.capture(program, index, ev); err != nil {
+		f.log.Error("output is lost", "problem", err)
+	}
 }
 
 // execSpec is the program with pm's own descriptors where it names none.

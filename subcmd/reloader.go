@@ -24,6 +24,7 @@ type reloader struct {
 	log     *slog.Logger
 	environ []string // what programs inherit
 	state   *state
+	outputs *outputs
 
 	turn sync.Mutex // held while a change is made: one at a time
 
@@ -180,7 +181,10 @@ func (r *reloader) apply(ctx context.Context, file *config.File, programs []*run
 			respawn[a.Program] = true
 		}
 	}
-	record := func() { r.state.setConfig(savedConfig{File: file, Scaled: scaled}) }
+	record := func() {
+		r.state.setConfig(savedConfig{File: file, Scaled: scaled})
+		r.outputs.configure(file.Programs)
+	}
 	if err := r.group.Apply(ctx, programs, respawn, record); err != nil {
 		return err
 	}

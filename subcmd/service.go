@@ -7,11 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
-	"net/url"
 	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -354,6 +350,7 @@ func (s *service) sources(i runner.Instance, stream output.Stream) []logSource {
 	if p == nil {
 		return nil
 	}
+	s.outputs.drain(p)
 	list := []logSource{ringSource{s.outputs, s.outputs.log(i.Program, i.Index), stream}}
 	if p.Stderr == p.Stdout && isFile(p.Stdout) || p.Stderr == "stdout" && isFile(p.Stdout) {
 		return append(list, fileSource{inDir(p.WorkingDir, p.Stdout), output.Both})
@@ -365,13 +362,6 @@ func (s *service) sources(i runner.Instance, stream output.Stream) []logSource {
 		list = append(list, fileSource{inDir(p.WorkingDir, p.Stderr), output.Stderr})
 	}
 	return list
-}
-
-func inDir(dir, path string) string {
-	if filepath.IsAbs(path) {
-		return path
-	}
-	return filepath.Join(dir, path)
 }
 
 func isFile(path string) bool {
@@ -436,88 +426,4 @@ func wireLine(instance string, emit func(socket.LogLine) error) func(output.Line
 		}
 		return emit(w)
 	}
-}
-
-// outputs are the logs of all instances. Safe for concurrent use.
-type outputs struct {
-	loop    *output.Loop
-	dir     string // of the files of the logs
-	slog    *slog.Logger
-	drained func(task string, stream int) // told when a pipe has reached its end
-
-	mu   sync.Mutex // guards logs
-	logs map[outputKey]*output.Log
-}
-
-type outputKey struct {
-	program string
-	index   int
-}
-
-// file is what the names of the log's files begin with.
-func (k outputKey) file() string { return url.PathEscape(k.program) + "." + strconv.Itoa(k.index) }
-
-// sweep deletes what is kept of all instances but those that the programs have and
-// those that an earlier daemon has left.
-func (o *outputs) sweep(programs []*runner.Program, saved []runner.Saved) error {
-	keep := map[string]bool{}
-	for _, p := range programs {
-		for index := range p.NumProcs {
-			keep[outputKey{p.Name, index}.file()] = true
-		}
-	}
-	for _, s := range saved {
-		keep[outputKey{s.Program, s.Index}.file()] = true
-	}
-	return output.Sweep(o.dir, keep)
-}
-
-// log returns the log of an instance, new if it has none.
-func (o *outputs) log(program string, index int) *output.Log {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	key := outputKey{program, index}
-	if o.logs[key] == nil {
-		log, err := output.OpenLog(0, filepath.Join(o.dir, key.file()))
-		if err != nil {
-			o.slog.Warn("kept output", "program", program, "index", index, "problem", err)
-		}
-		o.logs[key] = log
-	}
-	return o.logs[key]
-}
-
-// drop forgets the logs of instances that are gone, and ends who follows them.
-func (o *outputs) drop(program string, index int) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	key := outputKey{program, index}
-	if log := o.logs[key]; log != nil {
-		log.Remove()
-		delete(o.logs, key)
-	}
-}
-
-// capture reads the pipes of a spawned task into the log of its instance. What
-// belongs to no instance is not read.
-func (o *outputs) capture(program string, index int, e proc.Event) error {
-	var errs []error
-	for n, pipe := range []int{e.Stdout, e.Stderr} {
-		done := func() { o.drained(e.ID, n) }
-		switch {
-		case pipe < 0:
-		case program == "":
-			done()
-		default:
-			err := o.loop.Add(pipe, o.log(program, index), output.Stdout+output.Stream(n), done)
-			if err != nil {
-				done()
-			}
-			errs = append(errs, err)
-		}
-	}
-	if program == "" {
-		e.ClosePipes()
-	}
-	return errors.Join(errs...)
 }

@@ -1,0 +1,206 @@
+package subcmd
+
+import (
+	"errors"
+	"log/slog"
+	"net/url"
+	"path/filepath"
+	"strconv"
+	"sync"
+
+	"pm.example/config"
+	"pm.example/output"
+	"pm.example/proc"
+	"pm.example/runner"
+)
+
+// outputs are where programs print that do not write to their files themselves: a
+// log of each instance, and files that pm writes. Safe for concurrent use.
+type outputs struct {
+	loop    *output.Loop
+	dir     string // of the files of the logs
+	slog    *slog.Logger
+	drained func(task string, stream int) // told when a pipe has reached its end
+
+	mu       sync.Mutex // guards all below
+	logs     map[outputKey]*output.Log
+	programs map[string]*config.Program // in force
+	files    map[string]*output.File    // by path: a file has one writer
+}
+
+func newOutputs(loop *output.Loop, drained func(task string, stream int), log *slog.Logger) *outputs {
+	return &outputs{loop: loop, drained: drained, slog: log, logs: map[outputKey]*output.Log{}, files: map[string]*output.File{}}
+}
+
+type outputKey struct {
+	program string
+	index   int
+}
+
+// file is what the names of the log's files begin with.
+func (k outputKey) file() string { return url.PathEscape(k.program) + "." + strconv.Itoa(k.index) }
+
+// sweep deletes what is kept of all instances but those that the programs have and
+// those that an earlier daemon has left.
+func (o *outputs) sweep(programs []*runner.Program, saved []runner.Saved) error {
+	keep := map[string]bool{}
+	for _, p := range programs {
+		for index := range p.NumProcs {
+			keep[outputKey{p.Name, index}.file()] = true
+		}
+	}
+	for _, s := range saved {
+		keep[outputKey{s.Program, s.Index}.file()] = true
+	}
+	return output.Sweep(o.dir, keep)
+}
+
+// log returns the log of an instance, new if it has none.
+func (o *outputs) log(program string, index int) *output.Log {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	key := outputKey{program, index}
+	if o.logs[key] == nil {
+		log, err := output.OpenLog(0, filepath.Join(o.dir, key.file()))
+		if err != nil {
+			o.slog.Warn("kept output", "program", program, "index", index, "problem", err)
+		}
+		o.logs[key] = log
+	}
+	return o.logs[key]
+}
+
+// drop forgets the logs of instances that are gone, and ends who follows them.
+func (o *outputs) drop(program string, index int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	key := outputKey{program, index}
+	if log := o.logs[key]; log != nil {
+		log.Remove()
+		delete(o.logs, key)
+	}
+}
+
+// configure takes over how programs are described now. Files that are written go
+// on under the new rules.
+func (o *outputs) configure(programs []*config.Program) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.programs = make(map[string]*config.Program, len(programs))
+	wanted := map[string]bool{}
+	for _, p := range programs {
+		o.programs[p.Name] = p
+		for _, path := range writtenFiles(p) {
+			wanted[path] = true
+			if f := o.files[path]; f != nil {
+				f.Set(fileOptions(p))
+			}
+		}
+	}
+	for path, f := range o.files {
+		if !wanted[path] && o.loop.Idle(f) {
+			f.Close()
+			delete(o.files, path)
+		}
+	}
+}
+
+// writtenFiles lists the files that pm writes for a program.
+func writtenFiles(p *config.Program) (paths []string) {
+	for _, where := range []string{p.Stdout, p.Stderr} {
+		if p.ThroughPM(where) {
+			paths = append(paths, inDir(p.WorkingDir, where))
+		}
+	}
+	return paths
+}
+
+func fileOptions(p *config.Program) output.FileOptions {
+	l := &p.Logs
+	return output.FileOptions{Size: l.Rotate, Age: l.RotateAge, Files: l.Files, Total: l.Total}
+}
+
+// file returns the file that pm writes for a stream of a program; nil if that is
+// kept in a log.
+func (o *outputs) file(program string, stream output.Stream) *output.File {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	p := o.programs[program]
+	if p == nil {
+		return nil
+	}
+	where := p.Stdout
+	if stream == output.Stderr && p.Stderr != "stdout" {
+		where = p.Stderr
+	}
+	if where == "" || where == "discard" {
+		return nil
+	}
+	path := inDir(p.WorkingDir, where)
+	if o.files[path] == nil {
+		o.files[path] = output.NewFile(path, fileOptions(p), o.told(path))
+	}
+	return o.files[path]
+}
+
+// told returns who is told of what makes it impossible to write a file.
+func (o *outputs) told(path string) func(error) {
+	return func(problem error) {
+		if problem == nil {
+			o.slog.Info("output is written again", "file", path)
+			return
+		}
+		o.slog.Error("output waits in its pipes", "problem", problem)
+	}
+}
+
+// drain waits until what a program has printed by now is in its files.
+func (o *outputs) drain(p *config.Program) {
+	for _, path := range writtenFiles(p) {
+		o.mu.Lock()
+		f := o.files[path]
+		o.mu.Unlock()
+		if f != nil {
+			<-o.loop.DrainFile(f)
+		}
+	}
+}
+
+// capture reads the pipes of a spawned task into the log of its instance or into
+// files. What belongs to no instance is not read.
+func (o *outputs) capture(program string, index int, e proc.Event) error {
+	if program == "" {
+		defer e.ClosePipes()
+	}
+	var errs []error
+	for n, pipe := range []int{e.Stdout, e.Stderr} {
+		done := func() { o.drained(e.ID, n) }
+		switch {
+		case pipe < 0:
+		case program == "":
+			done()
+		default:
+			err := o.read(pipe, program, index, output.Stdout+output.Stream(n), done)
+			if err != nil {
+				done()
+			}
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// read reads one pipe.
+func (o *outputs) read(pipe int, program string, index int, stream output.Stream, done func()) error {
+	if f := o.file(program, stream); f != nil {
+		return o.loop.AddFile(pipe, f, program+":"+strconv.Itoa(index), stream, done)
+	}
+	return o.loop.Add(pipe, o.log(program, index), stream, done)
+}
+
+func inDir(dir, path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
+}
