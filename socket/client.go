@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -174,16 +175,48 @@ func (c *Client) Version(ctx context.Context) (v Version, err error) {
 }
 
 // Logs calls fn with each line until there are no more or, when following,
-// until ctx ends or the daemon does. An error of fn ends it and is returned.
+// until ctx ends or the daemon does. An error of fn ends it and is returned. A
+// daemon that is lost and comes back, as when its worker was killed, is asked for
+// what comes after the last line.
 func (c *Client) Logs(ctx context.Context, req LogsRequest, fn func(LogLine) error) error {
 	q := url.Values{"sel": req.Selectors, "lines": {strconv.Itoa(req.Lines)}}
 	if req.Stream != "" {
 		q.Set("stream", req.Stream)
 	}
-	if req.Follow {
-		q.Set("follow", "true")
+	if !req.Since.IsZero() {
+		q.Set("since", req.Since.Format(time.RFC3339Nano))
 	}
-	return follow(ctx, c, "/v1/logs", q, fn)
+	if req.Follow {
+		return c.followLogs(ctx, req, fn)
+	}
+	return follow(ctx, c, http.MethodGet, "/v1/logs", q, nil, fn)
+}
+
+// followLogs follows over the deaths of workers.
+func (c *Client) followLogs(ctx context.Context, req LogsRequest, fn func(LogLine) error) error {
+	places := map[string]string{}
+	maps.Copy(places, req.From)
+	take := func(l LogLine) error {
+		if l.Place != "" {
+			places[l.Instance], l.Place = l.Place, ""
+		}
+		if l.Begin {
+			return nil
+		}
+		return fn(l)
+	}
+	for {
+		req.From = places
+		body, err := json.Marshal(req)
+		if err != nil {
+			return fmt.Errorf("cannot encode the request: %w", err)
+		}
+		err = follow(ctx, c, http.MethodPost, "/v1/follow", nil, body, take)
+		var p *Problem
+		if ctx.Err() != nil || !errors.As(err, &p) || !p.lost {
+			return err
+		}
+	}
 }
 
 // Events calls fn with each event until there are no more or, when following,
@@ -196,7 +229,7 @@ func (c *Client) Events(ctx context.Context, req EventsRequest, fn func(Event) e
 	if req.Since > 0 {
 		q.Set("since", strconv.FormatUint(req.Since, 10))
 	}
-	return follow(ctx, c, "/v1/events", q, fn)
+	return follow(ctx, c, http.MethodGet, "/v1/events", q, nil, fn)
 }
 
 func (c *Client) get(ctx context.Context, path string, q url.Values, answer any) error {
@@ -296,9 +329,9 @@ func refusal(resp *http.Response) error {
 
 // follow calls fn with each line that path gives. Another goroutine reads
 // ahead, so that the daemon does not wait for fn.
-func follow[T any](ctx context.Context, c *Client, path string, q url.Values, fn func(T) error) error {
+func follow[T any](ctx context.Context, c *Client, method, path string, q url.Values, body []byte, fn func(T) error) error {
 	ctx, cancel := context.WithCancel(ctx)
-	resp, err := c.do(ctx, http.MethodGet, path, q, nil)
+	resp, err := c.do(ctx, method, path, q, body)
 	if err != nil {
 		cancel()
 		return err

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"time"
 )
 
 // The bounds of a request's selectors, and of its timeout, which also has to
@@ -46,6 +47,7 @@ func routes() []route {
 		{"GET", "/v1/config", quick, parseConfig},
 		{"GET", "/v1/version", quick, parseVersion},
 		{"GET", "/v1/logs", watch, parseLogs},
+		{"POST", "/v1/follow", watch, parseFollow},
 		{"GET", "/v1/events", watch, parseEvents},
 	}
 }
@@ -168,24 +170,46 @@ func parseVersion(r *http.Request, body []byte) (job, error) {
 }
 
 func parseLogs(r *http.Request, body []byte) (job, error) {
-	q, err := query(r, body, "sel", "lines", "stream", "follow")
+	q, err := query(r, body, "sel", "lines", "stream", "since", "follow")
 	if err != nil {
 		return job{}, err
 	}
 	req := LogsRequest{Selectors: q["sel"], Lines: defaultLogTail, Stream: q.Get("stream")}
-	if err := checkTargets(req.Selectors); err != nil {
-		return job{}, err
-	}
 	if n := q.Get("lines"); n != "" {
-		if req.Lines, err = strconv.Atoi(n); err != nil || req.Lines < -1 {
+		if req.Lines, err = strconv.Atoi(n); err != nil {
 			return job{}, badRequest("lines=%q: want a number, or -1 for all that is kept", n)
 		}
 	}
-	if !slices.Contains([]string{"", "stdout", "stderr"}, req.Stream) {
-		return job{}, badRequest("stream=%q: want stdout or stderr, or leave it out for both", req.Stream)
+	if t := q.Get("since"); t != "" {
+		if req.Since, err = time.Parse(time.RFC3339, t); err != nil {
+			return job{}, badRequest("since=%q: want a time such as 2026-01-02T15:04:05Z", t)
+		}
 	}
 	if req.Follow, err = flag(q, "follow"); err != nil {
 		return job{}, err
+	}
+	return logsJob(req)
+}
+
+// parseFollow is for those who come back: their places do not fit into a query.
+func parseFollow(r *http.Request, body []byte) (job, error) {
+	req := LogsRequest{Lines: defaultLogTail}
+	if err := decode(r, body, &req); err != nil {
+		return job{}, err
+	}
+	req.Follow, req.Places = true, true
+	return logsJob(req)
+}
+
+func logsJob(req LogsRequest) (job, error) {
+	if err := checkTargets(req.Selectors); err != nil {
+		return job{}, err
+	}
+	if req.Lines < -1 {
+		return job{}, badRequest("lines=%d: want a number, or -1 for all that is kept", req.Lines)
+	}
+	if !slices.Contains([]string{"", "stdout", "stderr"}, req.Stream) {
+		return job{}, badRequest("stream=%q: want stdout or stderr, or leave it out for both", req.Stream)
 	}
 	return job{limit: logsBuffer, patient: true, stream: func(ctx context.Context, svc Service, s *stream) error {
 		return svc.Logs(ctx, req, s.log)

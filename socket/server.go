@@ -30,6 +30,11 @@ type ServerOptions struct {
 	Panicked func(value any)
 }
 
+// ErrReplaced, as the cause of the end of [Serve]'s context, says that another
+// server takes over: to clients that follow, the daemon is then lost and not at
+// its end, so that they come back.
+var ErrReplaced = errors.New("another server takes over")
+
 // bounds are the limits on what a client may send, and on how long it may take.
 type bounds struct {
 	body   int64         // size of a request's body
@@ -54,7 +59,7 @@ func defaultBounds() bounds {
 }
 
 // Serve answers requests on ln with svc until ctx ends, and returns nil then.
-// Streams end with ctx; other requests get up to a second to be answered. It
+// Streams end with ctx (see also [ErrReplaced]); other requests get up to a second to be answered. It
 // closes ln, and when it returns no request is being worked on, unless the
 // service did not heed the end of a request's context: that is an error.
 //
@@ -332,7 +337,11 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, j job) error {
 	defer st.cancel()
 	defer context.AfterFunc(s.ending, st.cancel)()
 	st.limit, st.patient = j.limit, j.patient
-	return st.run(func(ctx context.Context) error { return j.stream(ctx, s.svc, st) })
+	err := st.run(func(ctx context.Context) error { return j.stream(ctx, s.svc, st) })
+	if err == nil && errors.Is(context.Cause(s.ending), ErrReplaced) {
+		panic(http.ErrAbortHandler) // a stream without an end is one to come back for
+	}
+	return err
 }
 
 // answer sends v as JSON. It encodes it once, into a buffer that is used again.

@@ -136,12 +136,18 @@ type Action struct {
 	Reasons  []string `json:"reasons"`
 }
 
-// LogsRequest is the query of GET /v1/logs.
+// LogsRequest is the query of GET /v1/logs, and the body of POST /v1/follow, which
+// is the same with Follow.
 type LogsRequest struct {
-	Selectors []string
-	Lines     int    // last lines of each instance; -1: all that is kept
-	Stream    string // stdout, stderr or empty: both
-	Follow    bool
+	Selectors []string  `json:"selectors"`
+	Lines     int       `json:"lines"`            // last lines of each instance; -1: all that is kept
+	Stream    string    `json:"stream,omitempty"` // stdout, stderr or empty: both
+	Since     time.Time `json:"since,omitzero"`   // only what was printed then or later
+	// From tells the places that were reached before, by instance: each is the Place
+	// of the instance's last line. Its lines then go on from there.
+	From   map[string]string `json:"from,omitempty"`
+	Follow bool              `json:"-"`
+	Places bool              `json:"-"` // lines carry places: set by POST /v1/follow
 }
 
 // EventsRequest is the query of GET /v1/events.
@@ -159,6 +165,16 @@ type LogLine struct {
 	Line     string    `json:"line"`             // without its newline; invalid UTF-8 replaced
 	Base64   string    `json:"base64,omitempty"` // the bytes, when they are not valid UTF-8
 	Partial  bool      `json:"partial,omitempty"`
+	// Lost, if not 0, says that the line is none: it stands for so many bytes that
+	// are no longer to be had; -1: nobody can tell how many, if any.
+	Lost int64 `json:"lost,omitempty"`
+	// Note says something about the instance's output instead of a line of it.
+	Note string `json:"note,omitempty"`
+	// Begin says that there is no line, but only the place from which on lines come.
+	Begin bool `json:"begin,omitempty"`
+	// Place is how far whoever follows has read the instance's output: see
+	// LogsRequest.From.
+	Place string `json:"place,omitempty"`
 }
 
 // ShutdownRequest is the body of POST /v1/shutdown.

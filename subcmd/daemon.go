@@ -377,8 +377,8 @@ func (d *daemon) serve(ctx context.Context, listener net.Listener, b *beginning)
 	// Whoever has connected by now is answered when the programs are known.
 	logged := make(chan struct{})
 	go func() { defer close(logged); d.events.run(logging) }() // ends with logging, or with the process
-	serving, stopServing := context.WithCancel(work)
-	defer stopServing()
+	serving, stopServing := context.WithCancelCause(work)
+	defer stopServing(nil)
 	parts.Go(func() error { // ends with serving, or when the socket fails
 		err := socket.Serve(serving, listener, d.service(), socket.ServerOptions{Log: d.log, Panicked: crash})
 		if err != nil {
@@ -407,7 +407,10 @@ func (d *daemon) serve(ctx context.Context, listener net.Listener, b *beginning)
 		return d.bereaved(b)
 	}
 	d.events.publish(socket.Event{Time: time.Now().UTC(), Type: eventDaemonStopped, PID: os.Getpid()})
-	stopServing()
+	if d.binary != "" {
+		stopServing(socket.ErrReplaced)
+	}
+	stopServing(nil)
 	stopLogging()
 	stopWork()
 	select {

@@ -2,9 +2,12 @@ package subcmd
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"fmt"
+	"io"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -14,6 +17,8 @@ import (
 // logsOptions are the flags of pm logs.
 type logsOptions struct {
 	lines  int
+	all    bool // --lines is not given, but --since
+	since  string
 	follow bool
 	stdout bool
 	stderr bool
@@ -24,9 +29,26 @@ func logsCommand(e *env) *cli.Command {
 	var o logsOptions
 	return &cli.Command{
 		Name: "logs", Aliases: []string{"tail"}, Usage: "print what programs printed", ArgsUsage: "SELECTOR…",
-		Description: "Prints the last lines of each instance that is selected: from the daemon's memory,\nor from the files that they write. With more than one instance each line begins\nwith its name.\n\nExamples:\n  pm logs web\n  pm logs -f -n 100 --stderr 'web:*' db\n\nExit status: 0 done; 4 no such program; 5 the daemon cannot be reached.",
+		Description: `Prints the last lines of each instance that is selected: from the daemon's memory,
+or from the files that they write. With more than one instance each line begins
+with its name, in a color of its program on a terminal.
+
+With -f it goes on as they print: through restarts, rotation of files, and the
+death or the upgrade of the daemon. What is no longer to be had when it comes
+back is told of by a line in brackets.
+
+TIME is such as 10m (ago), 15:04, "2026-01-02 15:04" or 2026-01-02T15:04:05Z. In
+files that programs write themselves it goes by the times that lines begin with.
+
+Examples:
+  pm logs web
+  pm logs -f -n 100 --stderr 'web:*' db
+  pm logs --since 10m all | grep -i error
+
+Exit status: 0 done; 4 no such program; 5 the daemon cannot be reached.`,
 		Flags: []cli.Flag{
 			&cli.IntFlag{Name: "lines", Aliases: []string{"n"}, Value: 10, Destination: &o.lines, Usage: "begin with the last `N` lines; -1: with all there are"},
+			&cli.StringFlag{Name: "since", Destination: &o.since, Usage: "only what was printed since `TIME`; without -n all of it"},
 			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Destination: &o.follow, Usage: "go on as they print"},
 			&cli.BoolFlag{Name: "stdout", Destination: &o.stdout, Usage: "only standard output"},
 			&cli.BoolFlag{Name: "stderr", Destination: &o.stderr, Usage: "only standard error"},
@@ -37,6 +59,7 @@ func logsCommand(e *env) *cli.Command {
 			if !c.Args().Present() {
 				return &socket.Problem{Message: "pm logs: nothing is selected", Hint: "name programs, or all: pm logs all", Code: socket.CodeUsage}
 			}
+			o.all = o.since != "" && !c.IsSet("lines")
 			return runLogs(c.Context, e, o, c.Args().Slice())
 		},
 	}
@@ -54,6 +77,10 @@ func (o logsOptions) stream() string {
 
 // runLogs prints lines until there are no more.
 func runLogs(ctx context.Context, e *env, o logsOptions, selectors []string) error {
+	req, err := o.request(selectors, time.Now())
+	if err != nil {
+		return usageError(err)
+	}
 	ctx, stop := interruptible(ctx)
 	defer stop()
 	client := e.client()
@@ -66,8 +93,11 @@ func runLogs(ctx context.Context, e *env, o logsOptions, selectors []string) err
 	if len(status.Instances) == 0 {
 		return codeError(unknown)
 	}
-	p := &linePrinter{out: bufio.NewWriter(e.stdout), json: o.json, named: len(status.Instances) > 1, flush: o.follow}
-	err = client.Logs(ctx, socket.LogsRequest{Selectors: selectors, Lines: o.lines, Stream: o.stream(), Follow: o.follow}, p.print)
+	p := &linePrinter{out: bufio.NewWriter(e.stdout), notes: e.stderr, json: o.json, flush: o.follow}
+	if len(status.Instances) > 1 {
+		p.prefixes = logPrefixes(status.Instances, e.coloured(e.stdout))
+	}
+	err = client.Logs(ctx, req, p.print)
 	if p.open {
 		_, _ = p.out.WriteString("\n")
 	}
@@ -80,13 +110,71 @@ func runLogs(ctx context.Context, e *env, o logsOptions, selectors []string) err
 	return codeError(unknown)
 }
 
+// request is what the flags ask for, at a given time.
+func (o logsOptions) request(selectors []string, now time.Time) (req socket.LogsRequest, err error) {
+	req = socket.LogsRequest{Selectors: selectors, Lines: o.lines, Stream: o.stream(), Follow: o.follow}
+	if o.all {
+		req.Lines = -1
+	}
+	if o.since != "" {
+		req.Since, err = parseSince(o.since, now)
+	}
+	return req, err
+}
+
+// sinceLayouts are the forms of times that a user may write, those of a day of now
+// at last.
+var sinceLayouts = []string{
+	time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02T15:04", "2006-01-02 15:04", "2006-01-02",
+	"15:04:05", "15:04",
+}
+
+// parseSince reads a time, or how long ago it is.
+func parseSince(text string, now time.Time) (time.Time, error) {
+	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
+		return now.Add(-ago), nil
+	}
+	for _, layout := range sinceLayouts {
+		at, err := time.ParseInLocation(layout, text, now.Location())
+		if err != nil {
+			continue
+		}
+		if at.Year() == 0 {
+			at = time.Date(now.Year(), now.Month(), now.Day(), at.Hour(), at.Minute(), at.Second(), 0, now.Location())
+		}
+		return at, nil
+	}
+	return time.Time{}, fmt.Errorf("--since %q is no time (accepted: 10m, 1h30m, 15:04, \"2026-01-02 15:04\", 2026-01-02T15:04:05Z)", text)
+}
+
+// programColors are the codes of colors that differ from each other and from the
+// text's own.
+var programColors = []string{"36", "33", "32", "35", "34", "96", "93", "92", "95", "94"}
+
+// logPrefixes is what lines of instances begin with. Those of one program have one
+// color.
+func logPrefixes(instances []socket.Instance, colored bool) map[string]string {
+	prefixes, colors := map[string]string{}, map[string]string{}
+	for _, i := range instances {
+		if colors[i.Program] == "" {
+			colors[i.Program] = programColors[len(colors)%len(programColors)]
+		}
+		prefixes[i.Name] = i.Name + " | "
+		if colored {
+			prefixes[i.Name] = "\x1b[" + colors[i.Program] + "m" + i.Name + " |\x1b[0m "
+		}
+	}
+	return prefixes
+}
+
 // linePrinter prints lines of logs.
 type linePrinter struct {
-	out   *bufio.Writer
-	json  bool
-	named bool // begin with the instance's name
-	flush bool // after each line
-	open  bool // the last line has no end yet
+	out      *bufio.Writer
+	notes    io.Writer // what is said about lines
+	json     bool
+	prefixes map[string]string // of instances; nil: lines begin with nothing
+	flush    bool              // after each line
+	open     bool              // the last line has no end yet
 }
 
 func (p *linePrinter) print(l socket.LogLine) error {
@@ -100,6 +188,10 @@ func (p *linePrinter) print(l socket.LogLine) error {
 }
 
 func (p *linePrinter) write(l socket.LogLine) error {
+	if l.Note != "" {
+		tell(p.notes, l.Instance+": "+l.Note)
+		return nil
+	}
 	if p.json {
 		return writeJSON(p.out, l)
 	}
@@ -109,8 +201,8 @@ func (p *linePrinter) write(l socket.LogLine) error {
 			text = raw
 		}
 	}
-	if p.named {
-		_, err := fmt.Fprintf(p.out, "%s | %s\n", l.Instance, text)
+	if p.prefixes != nil {
+		_, err := fmt.Fprintf(p.out, "%s%s\n", cmp.Or(p.prefixes[l.Instance], l.Instance+" | "), text)
 		return err
 	}
 	if p.open = l.Partial; !p.open {

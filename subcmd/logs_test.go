@@ -44,3 +44,29 @@ func TestLogs(t *testing.T) {
 		})
 	}
 }
+
+// On a terminal lines begin with their program's color, the same for all its
+// instances; what is said about them goes to stderr.
+func TestLogPrefixes(t *testing.T) {
+	plain, colored := logPrefixes(instances(), false), logPrefixes(instances(), true)
+	if plain["web:1"] != "web:1 | " {
+		t.Errorf("got %q", plain["web:1"])
+	}
+	color := func(name string) string { return strings.TrimSuffix(colored[name], name+" |\x1b[0m ") }
+	if color("web:0") != color("web:1") || color("web:0") == color("db") || !strings.HasPrefix(colored["db"], "\x1b[") {
+		t.Errorf("got %q", colored)
+	}
+}
+
+func TestLogsTellNotes(t *testing.T) {
+	path, _ := (&puppet{status: statusOf(instances()), logs: func(_ context.Context, req socket.LogsRequest, emit func(socket.LogLine) error) error {
+		return errors.Join(
+			emit(socket.LogLine{Instance: "db", Note: fmt.Sprintf("%d since %d", req.Lines, req.Since.Unix())}),
+			emit(socket.LogLine{Instance: "db", Line: "[5 bytes of output are missing here]", Lost: 5}))
+	}}).on(t)
+	pmOn(t, path, "logs", "--since", "2026-11-22T10:00:00Z", "db").is(t, 0, "[5 bytes of output are missing here]\n", "pm: db: -1 since 1795341600\n")
+	pmOn(t, path, "logs", "--since", "2026-11-22T10:00:00Z", "-n", "3", "db").is(t, 0, "[5 bytes of output are missing here]\n", "pm: db: 3 since 1795341600\n")
+	if r := pmOn(t, path, "logs", "--since", "soon", "db"); r.code != 2 || !strings.Contains(r.stderr, `--since "soon" is no time`) {
+		t.Errorf("got %+v", r)
+	}
+}

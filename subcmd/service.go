@@ -2,20 +2,14 @@ package subcmd
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"strings"
-	"sync"
 	"time"
-	"unicode/utf8"
 
-	"golang.org/x/sync/errgroup"
-
-	"pm.example/output"
 	"pm.example/proc"
 	"pm.example/runner"
 	"pm.example/socket"
@@ -291,139 +285,4 @@ func (s *service) Version() socket.Version {
 // Events hands over events.
 func (s *service) Events(ctx context.Context, req socket.EventsRequest, emit func(socket.Event) error) error {
 	return s.events.events(ctx, req.Since, req.Follow, emit)
-}
-
-// Logs hands over what the selected instances print. Following, it also takes
-// in what instances print that are started anew.
-func (s *service) Logs(ctx context.Context, req socket.LogsRequest, emit func(socket.LogLine) error) error {
-	sel, err := parseSelectors(req.Selectors)
-	if err != nil {
-		return err
-	}
-	stream, err := output.ParseStream(req.Stream)
-	if err != nil {
-		return &socket.Problem{Message: err.Error(), Code: socket.CodeUsage}
-	}
-	list, unknown, err := s.group.Snapshot(ctx, sel)
-	if err != nil {
-		return err
-	}
-	if len(unknown) > 0 && len(list) == 0 {
-		return &socket.Problem{Message: "no such program: " + strings.Join(selectorTexts(unknown), ", "), Hint: "pm status lists them", Code: socket.CodeUnknown}
-	}
-	var (
-		group errgroup.Group
-		mu    sync.Mutex // one line at a time goes out
-	)
-	once := func(l socket.LogLine) error {
-		mu.Lock()
-		defer mu.Unlock()
-		return emit(l)
-	}
-	for _, i := range list {
-		for _, source := range s.sources(i, stream) {
-			follow, err := source.tail(req.Lines, wireLine(i.Name, once))
-			if err != nil {
-				return err
-			}
-			if req.Follow {
-				group.Go(func() error { return follow(ctx, wireLine(i.Name, once)) }) // ends with ctx, or when emit fails
-			}
-		}
-	}
-	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
-		return err
-	}
-	return nil
-}
-
-// logSource is a place where an instance's output can be read.
-type logSource interface {
-	// tail hands over the last lines, and returns how to go on from there.
-	tail(lines int, emit func(output.Line) error) (func(context.Context, func(output.Line) error) error, error)
-}
-
-// sources lists where the output of an instance is: its log in the daemon, and
-// the files that the program writes itself.
-func (s *service) sources(i runner.Instance, stream output.Stream) []logSource {
-	p := s.reload.program(i.Program)
-	if p == nil {
-		return nil
-	}
-	s.outputs.drain(p)
-	list := []logSource{ringSource{s.outputs, s.outputs.log(i.Program, i.Index), stream}}
-	if p.Stderr == p.Stdout && isFile(p.Stdout) || p.Stderr == "stdout" && isFile(p.Stdout) {
-		return append(list, fileSource{inDir(p.WorkingDir, p.Stdout), output.Both})
-	}
-	if isFile(p.Stdout) && stream != output.Stderr {
-		list = append(list, fileSource{inDir(p.WorkingDir, p.Stdout), output.Stdout})
-	}
-	if isFile(p.Stderr) && p.Stderr != "stdout" && stream != output.Stdout {
-		list = append(list, fileSource{inDir(p.WorkingDir, p.Stderr), output.Stderr})
-	}
-	return list
-}
-
-func isFile(path string) bool {
-	return path != "" && path != "discard" && !strings.HasPrefix(path, "/dev/")
-}
-
-// ringSource reads the daemon's own log of an instance.
-type ringSource struct {
-	outputs *outputs
-	log     *output.Log
-	stream  output.Stream
-}
-
-func (r ringSource) tail(lines int, emit func(output.Line) error) (func(context.Context, func(output.Line) error) error, error) {
-	<-r.outputs.loop.Drain(r.log) // what has been written by now is there
-	list, cursor := r.log.Tail(lines, r.stream)
-	for _, line := range list {
-		if err := emit(line); err != nil {
-			return nil, err
-		}
-	}
-	return func(ctx context.Context, emit func(output.Line) error) error { return r.log.Follow(ctx, cursor, emit) }, nil
-}
-
-// fileSource reads a file that a program writes itself.
-type fileSource struct {
-	path   string
-	stream output.Stream
-}
-
-func (f fileSource) tail(lines int, emit func(output.Line) error) (func(context.Context, func(output.Line) error) error, error) {
-	named := func(line output.Line) error {
-		line.Stream = f.stream
-		return emit(line)
-	}
-	list, offset, err := output.TailFile(f.path, lines)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) { // the program may yet make it
-		return nil, fmt.Errorf("cannot read the output: %w", err)
-	}
-	for _, line := range list {
-		if err := named(line); err != nil {
-			return nil, err
-		}
-	}
-	return func(ctx context.Context, emit func(output.Line) error) error {
-		return output.FollowFile(ctx, f.path, offset, func(line output.Line) error {
-			line.Stream = f.stream
-			return emit(line)
-		})
-	}, nil
-}
-
-// wireLine turns lines of an instance into those of the wire.
-func wireLine(instance string, emit func(socket.LogLine) error) func(output.Line) error {
-	return func(l output.Line) error {
-		w := socket.LogLine{
-			Schema: socket.Schema, Time: l.Time.UTC(), Instance: instance, Stream: l.Stream.String(),
-			Line: string(l.Text), Partial: l.Partial,
-		}
-		if !utf8.Valid(l.Text) {
-			w.Line, w.Base64 = strings.ToValidUTF8(w.Line, "\uFFFD"), base64.StdEncoding.EncodeToString(l.Text)
-		}
-		return emit(w)
-	}
 }
