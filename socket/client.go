@@ -216,6 +216,10 @@ func (c *Client) followLogs(ctx context.Context, req LogsRequest, fn func(LogLin
 		if ctx.Err() != nil || !errors.As(err, &p) || !p.lost {
 			return err
 		}
+		select { // a server that is ending loses whoever comes back too soon once more
+		case <-ctx.Done():
+		case <-time.After(dialAgain):
+		}
 	}
 }
 

@@ -69,7 +69,7 @@ func TestFollowingGoesOnWithTheNextServer(t *testing.T) {
 	}
 	for n := 1; n <= 4; n++ {
 		ready := make(chan struct{}, 1)
-		stop := serving(t, path, &fake{logs: counting(3*n, func() { ready <- struct{}{} })})
+		stop := serving(t, path, &fake{logs: counting(3*n, func() { signal(ready) })})
 		if n == 1 {
 			go follow() // ends with the last server
 		}
