@@ -3,6 +3,7 @@ package output
 import (
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 )
 
 // Place is how far somebody has read what an instance prints: in a [Log], or in
@@ -19,7 +20,12 @@ type Place struct {
 }
 
 // String returns the place as [ParsePlace] reads it: hexadecimal numbers and dots.
-func (p Place) String() string { return fmt.Sprintf("%x.%x.%x", p.Source, p.Read[0], p.Read[1]) }
+func (p Place) String() string {
+	b := make([]byte, 0, 40)
+	b = append(strconv.AppendUint(b, p.Source, 16), '.')
+	b = append(strconv.AppendUint(b, p.Read[0], 16), '.')
+	return string(strconv.AppendUint(b, p.Read[1], 16))
+}
 
 // ParsePlace is the reverse of [Place.String].
 func ParsePlace(text string) (p Place, err error) {
