@@ -33,6 +33,8 @@ type Log struct {
 	mu         sync.Mutex    // guards all below
 	store      *store        // nil: it is kept in memory only
 	source     uint64        // tells this log from others: see Place
+	guarded    bool          // nothing after guard may be forgotten
+	guard      [2]uint64     // by stream: bytes
 	closed     bool          // nothing more will come
 	unfinished [2]bool       // by stream: the last byte is no newline
 	changed    chan struct{} // closed at the next change; nil: nobody waits
@@ -110,7 +112,14 @@ func (l *Log) Remove() {
 func (l *Log) take(s *source, h *hands) (n int, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	stream, pipe, buf := s.stream, s.fd, h.buffer(readSize)
+	size := readSize
+	if l.guarded {
+		size = min(size, int(l.size))
+	}
+	if !l.spares(size) {
+		return 0, later(guardTime)
+	}
+	stream, pipe, buf := s.stream, s.fd, h.buffer(size)
 	now, moved := time.Now(), false
 	if l.store != nil {
 		l.store.retry(l, now)
@@ -279,12 +288,8 @@ func (l *Log) room() *chunk {
 func (l *Log) shift() *chunk {
 	c := l.chunks[0]
 	l.chunks = slices.Delete(l.chunks, 0, 1)
-	begin := int32(0)
-	for _, r := range c.records {
-		if !r.cut {
-			l.dropped[r.stream-1] += uint64(r.end - begin)
-		}
-		begin = r.end
+	for stream, n := range c.sizes() {
+		l.dropped[stream] += n
 	}
 	c.data, c.records = c.data[:0], c.records[:0]
 	return c

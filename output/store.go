@@ -29,6 +29,7 @@ type store struct {
 	age     uint64 // its number; it grows from one to the next
 	size    int64
 	written [2]uint64 // by stream: bytes that ever came
+	begun   [2]uint64 // by stream: those before the newer segment
 	source  uint64    // of the log
 	data    int       // descriptors; -1: closed
 	index   int
@@ -98,7 +99,7 @@ func (s *store) load(l *Log) (damage, err error) {
 	if headers[1].age > headers[0].age {
 		s.slot = 1
 	}
-	s.age, s.source = headers[s.slot].age, headers[s.slot].source
+	s.age, s.source, s.begun = headers[s.slot].age, headers[s.slot].source, headers[s.slot].written
 	for _, slot := range []int{1 - s.slot, s.slot} {
 		if headers[slot].age == 0 {
 			continue
@@ -203,7 +204,7 @@ func (s *store) turn() error {
 			return err
 		}
 	}
-	s.slot, s.size, s.age, s.last = slot, 0, s.age+1, mark{}
+	s.slot, s.size, s.age, s.last, s.begun = slot, 0, s.age+1, mark{}, s.written
 	if err := s.openFiles(unix.O_CREAT); err != nil {
 		return err
 	}
@@ -272,7 +273,7 @@ func (s *store) renew(l *Log) error {
 	}
 	age := s.age + 1
 	s.remove()
-	s.slot, s.age, s.size, s.written = 0, age, int64(len(data)), l.written
+	s.slot, s.age, s.size, s.written, s.begun = 0, age, int64(len(data)), l.written, l.dropped
 	return errors.Join(os.Rename(fresh("data"), s.file(0, "data")), os.Rename(fresh("index"), s.file(0, "index")))
 }
 

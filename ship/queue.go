@@ -19,6 +19,7 @@ type chunk struct {
 	start   uint64 // position of its first byte
 	size    int
 	lines   int
+	before  uint64 // lines that came before it, in this process
 	state   chunkState
 	written bool  // at least once
 	from    place // where it stands in the spool, if it came from there
@@ -60,8 +61,9 @@ type queue struct {
 	again  []uint64    // numbers of chunks that were given back, in order
 
 	waitingBytes, waitingLines int
-	blocked                    int // putters that wait for room
-	sleeping                   int // lanes that wait for work
+	dealt                      uint64 // lines that came, and were taken or dropped
+	blocked                    int    // putters that wait for room
+	sleeping                   int    // lanes that wait for work
 
 	spool    *spool // nil is none
 	behind   bool   // nobody can be reached
@@ -88,6 +90,7 @@ func (q *queue) put(ctx context.Context, lines []byte) error {
 	q.counters.received.Add(uint64(n))
 	if len(lines) > q.limit/2 {
 		q.counters.size.Add(uint64(n))
+		q.dealt += uint64(n)
 		return nil
 	}
 	var stop func() bool
@@ -96,10 +99,12 @@ func (q *queue) put(ctx context.Context, lines []byte) error {
 			return errClosed
 		}
 		if q.accept(lines, n) {
+			q.dealt += uint64(n)
 			return nil
 		}
 		if q.drop {
 			q.counters.full.Add(uint64(n))
+			q.dealt += uint64(n)
 			return nil
 		}
 		if stop == nil {
@@ -178,7 +183,7 @@ func (q *queue) remember(lines []byte, n int, from place) bool {
 		last.size += len(lines)
 		last.lines += n
 	} else {
-		q.chunks.push(chunk{start: q.head, size: len(lines), lines: n, from: from, written: q.spool.wasWritten(from)})
+		q.chunks.push(chunk{start: q.head, size: len(lines), lines: n, before: q.dealt, from: from, written: q.spool.wasWritten(from)})
 	}
 	q.head += uint64(len(lines))
 	q.waitingBytes += len(lines)
@@ -310,6 +315,20 @@ func (q *queue) idle() bool {
 
 // delivered reports whether nothing is left to do.
 func (q *queue) delivered() bool { return q.chunks.len() == 0 && q.idle() }
+
+// safe counts the lines at the beginning of all that came for which this process is
+// not needed any more. Asked again, it knows what was acknowledged meanwhile.
+func (q *queue) safe() uint64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for i := range q.chunks.len() {
+		if c := q.chunks.at(i); c.from == (place{}) && (c.state == waiting || c.state == taken) {
+			q.work.Broadcast() // a lane may know by now that something has arrived
+			return c.before
+		}
+	}
+	return q.dealt
+}
 
 // wake lets everyone look again.
 func (q *queue) wake() {

@@ -394,3 +394,50 @@ func TestReceiverCloses(t *testing.T) {
 		}
 	}
 }
+
+// TestSafe ships to a receiver that comes late: lines that only memory has are not
+// safe, and those behind them neither; what arrived, or is in the spool, is.
+func TestSafe(t *testing.T) {
+	for _, spool := range []bool{false, true} {
+		t.Run(fmt.Sprint("spool ", spool), func(t *testing.T) {
+			r := listen(t, "tcp", "127.0.0.1:0")
+			to, err := ParseReceiver(r.url())
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.stop()
+			o := Defaults(to)
+			if spool {
+				o.Spool = t.TempDir()
+			}
+			away := make(chan struct{}, 10)
+			o.Tell = func(string) { away <- struct{}{} }
+			s, err := New(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- s.Run(ctx) }() // ended by cancel
+			defer func() { cancel(); <-ended }()
+			<-away
+			if err := s.Ship(ctx, numbered(0, 10)); err != nil {
+				t.Fatal(err)
+			}
+			want := uint64(0)
+			if spool {
+				want = 10
+			}
+			if got := s.Safe(); got != want {
+				t.Errorf("%d lines are safe without a receiver, want %d", got, want)
+			}
+			again := listen(t, "tcp", r.address)
+			again.await(t, 10)
+			for deadline := time.Now().Add(30 * time.Second); s.Safe() < 10; time.Sleep(time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatalf("%d lines are safe, of 10 that arrived", s.Safe())
+				}
+			}
+		})
+	}
+}

@@ -100,6 +100,12 @@ func New(o Options) (*Shipper, error) {
 // Counters tells what has become of the lines so far.
 func (s *Shipper) Counters() Counters { return s.counters.read() }
 
+// Safe counts the lines, of those shipped first, that the end of this process would
+// not lose: they were acknowledged, are in the spool, or were dropped. The others
+// have to be shipped again by who comes after a process that was killed. As long as
+// there are such, ask again: nobody tells when lines are acknowledged.
+func (s *Shipper) Safe() uint64 { return s.queue.safe() }
+
 // Ship takes whole lines, each with its newline, and keeps none of the bytes.
 // If there is no room for them it waits, or drops them, as OnFull says. A line
 // longer than half the buffer is dropped. The error is ctx's, or that Run has
