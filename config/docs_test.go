@@ -110,7 +110,7 @@ func TestFullExample(t *testing.T) {
 		t.Fatal(err)
 	}
 	sections := regexp.MustCompile(`(?m)^\[.*\]$`).Split(string(data), -1)
-	line := regexp.MustCompile(`(?m)^(?:# )?([a-z_]+(?:\.[a-z_]+)?) = `)
+	line := regexp.MustCompile(`(?m)^(?:# )?([a-z_]+(?:\.[a-z_]+)*) = `)
 	for i, want := range [][]string{keys(topFields), keys(daemonFields), keys(emailFields), keys(programFields)} {
 		var got []string
 		for _, match := range line.FindAllStringSubmatch(sections[i], -1) {
@@ -122,7 +122,7 @@ func TestFullExample(t *testing.T) {
 		}
 	}
 	// Uncommented, each line is right as well, but for what is twice on purpose.
-	text := regexp.MustCompile(`(?m)^# ((?:limits|user|stdin|kill|username|password_file)[a-z_.]* = )`).ReplaceAllString(string(data), "$1")
+	text := regexp.MustCompile(`(?m)^# ((?:limits|logs|user|stdin|kill|username|password_file)[a-z_.]* = )`).ReplaceAllString(string(data), "$1")
 	mustParse(t, "full.toml", strings.ReplaceAll(text, "www-data", "root"))
 }
 

@@ -93,7 +93,7 @@ var programFields = slices.Concat([]field[Program]{
 		"How many rotated files are kept."),
 	declare("logs.total", sizeCodec, func(p *Program) *int64 { return &p.Logs.Total }, "", Live,
 		"How much a file and its rotated files may take together: the oldest go first. Default: no matter."),
-}, rlimitFields(), []field[Program]{
+}, scrapeFields, rlimitFields(), []field[Program]{
 	declare("limits.nice", orNil(intCodec(-20, 19)), func(p *Program) **int { return &p.Limits.Nice }, "", Respawn,
 		"The niceness: -20 is the most favoured, 19 the least."),
 	declare("limits.oom_score_adj", orNil(intCodec(-1000, 1000)), func(p *Program) **int { return &p.Limits.OOMScoreAdj }, "", Respawn,

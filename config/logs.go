@@ -14,6 +14,7 @@ type Logs struct {
 	RotateAge time.Duration // length of a period; 0: never by age
 	Files     int           // rotated files that are kept; default 5
 	Total     int64         // bytes of them and the file; 0: no matter
+	Scrape    Scrape
 }
 
 // passes reports whether output has to pass through pm on its way to a file.

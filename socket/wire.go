@@ -1,6 +1,9 @@
 package socket
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // Schema is the version of the JSON documents below. Fields may be added;
 // none is renamed or removed while it stays the same.
@@ -40,6 +43,9 @@ type Instance struct {
 	Desired       string    `json:"desired"` // running or stopped
 	Exit          *Exit     `json:"exit"`    // the last end; null if there was none
 	Detail        string    `json:"detail,omitempty"`
+	// Scrape tells what has become of the lines that are shipped (logs.scrape): the
+	// document of pm scrape-logs --json. Empty if none are.
+	Scrape json.RawMessage `json:"scrape,omitempty"`
 	// OK is false when the instance is not in its desired state: pm status
 	// then exits with 3.
 	OK bool `json:"ok"`

@@ -28,6 +28,9 @@ func assemble(p *config.Program, environ []string) (*runner.Program, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkScrape(p); err != nil {
+		return nil, err
+	}
 	limits, err := limitNumbers(p.Limits.Rlimits)
 	if err != nil {
 		return nil, err

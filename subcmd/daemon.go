@@ -80,6 +80,7 @@ type daemon struct {
 	state    *state
 	group    *runner.Group
 	outputs  *outputs
+	scrapers *scrapers
 	events   *eventLog
 	reloader *reloader
 	mailer   *alert.Mailer // nil: no mail
@@ -265,6 +266,7 @@ func newDaemon(b *beginning, o daemonOptions, e *env, link *keeper.Link) (*daemo
 	}
 	d.outputs = newOutputs(loop, link.Drained, d.log)
 	d.outputs.configure(file.Programs)
+	d.scrapers = newScrapers(d.outputs, d.log)
 	d.events = newEventLog(d.log, d.logFile, d.mailer)
 	d.events.state = d.state
 	d.state.log, d.state.committed, d.state.recent = d.log, d.events.committed, d.events.recent
@@ -280,7 +282,7 @@ func newDaemon(b *beginning, o daemonOptions, e *env, link *keeper.Link) (*daemo
 		Log:  d.log,
 	})
 	d.manager = newAnnouncer(e.getenv, d.group, d.events)
-	d.reloader = &reloader{group: d.group, events: d.events, manager: d.manager, log: d.log, environ: b.environ, file: file, programs: b.programs, scaled: b.scaled, state: d.state, outputs: d.outputs}
+	d.reloader = &reloader{group: d.group, events: d.events, manager: d.manager, log: d.log, environ: b.environ, file: file, programs: b.programs, scaled: b.scaled, state: d.state, outputs: d.outputs, scrapers: d.scrapers}
 	if b.scaled == nil {
 		d.reloader.scaled = map[string]int{}
 	}
@@ -307,6 +309,7 @@ func (d *daemon) takeOver(e *env, b *beginning) error {
 	if err := d.outputs.sweep(b.programs, b.saved); err != nil {
 		d.log.Warn("kept output", "problem", err)
 	}
+	d.scrapers.configure(b.file.Programs)
 	past := runner.Past{
 		Rebooted: b.state.rebooted, Orphaned: !b.resumed || d.link.Hello().Orphaned,
 		Closing: b.resumed && b.state.closing,
@@ -452,10 +455,13 @@ func crash(value any) {
 // recorded for the next daemon.
 func (d *daemon) end(ctx context.Context) error {
 	if d.keep {
+		d.scrapers.end(true)
 		return nil
 	}
 	d.state.setClosing()
-	return errors.Join(d.group.Shutdown(ctx), d.group.Forget(ctx))
+	err := d.group.Shutdown(ctx)
+	d.scrapers.end(false)
+	return errors.Join(err, d.group.Forget(ctx))
 }
 
 func (d *daemon) started(address string) {
@@ -473,7 +479,7 @@ func (d *daemon) started(address string) {
 
 func (d *daemon) service() *service {
 	return &service{
-		group: d.group, events: d.events, outputs: d.outputs, reload: d.reloader, started: time.Now(), quit: d.quit, upgrade: d.upgrade,
+		group: d.group, events: d.events, outputs: d.outputs, scrapers: d.scrapers, reload: d.reloader, started: time.Now(), quit: d.quit, upgrade: d.upgrade,
 		info: socket.DaemonInfo{PID: os.Getpid(), Keeper: os.Getppid(), Version: version()},
 	}
 }

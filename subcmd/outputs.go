@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -61,13 +62,26 @@ func (o *outputs) log(program string, index int) *output.Log {
 	defer o.mu.Unlock()
 	key := outputKey{program, index}
 	if o.logs[key] == nil {
-		log, err := output.OpenLog(0, filepath.Join(o.dir, key.file()))
+		log, err := output.OpenLog(o.limit(program), filepath.Join(o.dir, key.file()))
 		if err != nil {
 			o.slog.Warn("kept output", "program", program, "index", index, "problem", err)
 		}
 		o.logs[key] = log
 	}
 	return o.logs[key]
+}
+
+// scrapedLimit is how much is kept of a program whose lines are shipped: so much can
+// be under way.
+const scrapedLimit = 1 << 20
+
+// limit is how much is kept of a program's output; 0 is the usual. The caller holds
+// o.mu.
+func (o *outputs) limit(program string) int {
+	if p := o.programs[program]; p != nil && p.Logs.Scrape.On() {
+		return scrapedLimit
+	}
+	return 0
 }
 
 // drop forgets the logs of instances that are gone, and ends who follows them.
@@ -78,6 +92,7 @@ func (o *outputs) drop(program string, index int) {
 	if log := o.logs[key]; log != nil {
 		log.Remove()
 		delete(o.logs, key)
+		_ = os.Remove(o.placeFile(key)) // of one whose lines were never shipped there is none
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"pm.example/config"
 	"pm.example/output"
 	"pm.example/runner"
 	"pm.example/socket"
@@ -199,7 +200,12 @@ func (s *service) sources(i runner.Instance, stream output.Stream) []logSource {
 		return nil
 	}
 	s.outputs.drain(p)
-	list := []logSource{ringSource{s.outputs, s.outputs.log(i.Program, i.Index), stream}}
+	return s.outputs.sources(p, i.Index, stream)
+}
+
+// sources lists where the output of an instance is, its log first.
+func (o *outputs) sources(p *config.Program, index int, stream output.Stream) []logSource {
+	list := []logSource{ringSource{o, o.log(p.Name, index), stream}}
 	if p.Stderr == p.Stdout && isFile(p.Stdout) || p.Stderr == "stdout" && isFile(p.Stdout) {
 		return append(list, fileSource{inDir(p.WorkingDir, p.Stdout), output.Both})
 	}

@@ -18,13 +18,14 @@ import (
 // reloader holds the configuration that is in force, and brings a new one into
 // force: all of it, or nothing.
 type reloader struct {
-	group   *runner.Group
-	events  *eventLog
-	manager *announcer
-	log     *slog.Logger
-	environ []string // what programs inherit
-	state   *state
-	outputs *outputs
+	group    *runner.Group
+	events   *eventLog
+	manager  *announcer
+	log      *slog.Logger
+	environ  []string // what programs inherit
+	state    *state
+	outputs  *outputs
+	scrapers *scrapers
 
 	turn sync.Mutex // held while a change is made: one at a time
 
@@ -184,6 +185,7 @@ func (r *reloader) apply(ctx context.Context, file *config.File, programs []*run
 	record := func() {
 		r.state.setConfig(savedConfig{File: file, Scaled: scaled})
 		r.outputs.configure(file.Programs)
+		r.scrapers.configure(file.Programs)
 	}
 	if err := r.group.Apply(ctx, programs, respawn, record); err != nil {
 		return err

@@ -414,6 +414,8 @@ type countersDocument struct {
 	Long      int                `json:"long"`
 	Dropped   map[string]uint64  `json:"dropped"` // before shipping: invalid, rate, size
 	Receivers []receiverDocument `json:"receivers"`
+	// MissedBytes of a daemon's program were no longer kept when they were to be read.
+	MissedBytes int64 `json:"missed_bytes,omitempty"`
 }
 
 type receiverDocument struct {

@@ -176,6 +176,18 @@ func (p *scrapePipeline) counters() scrapeCounters {
 	return c
 }
 
+// progress tells how many lines were given to the receivers, and how many of those, from
+// the first on, all of them have safe: see [ship.Shipper.Safe].
+func (p *scrapePipeline) progress() (lines, safe uint64) {
+	for n, s := range p.shippers {
+		lines = max(lines, s.Counters().Received)
+		if here := s.Safe(); n == 0 || here < safe {
+			safe = here
+		}
+	}
+	return lines, safe
+}
+
 // undelivered lists what of an error of run is about lines that did not arrive.
 func undelivered(err error) (list []*ship.Undelivered) {
 	var joined interface{ Unwrap() []error }

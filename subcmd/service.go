@@ -18,12 +18,13 @@ import (
 // service answers the control socket: it puts what clients ask into the words
 // of the runner, and what the runner says into those of the wire.
 type service struct {
-	group   *runner.Group
-	events  *eventLog
-	outputs *outputs
-	reload  *reloader
-	info    socket.DaemonInfo // without the uptime
-	started time.Time
+	group    *runner.Group
+	events   *eventLog
+	outputs  *outputs
+	scrapers *scrapers
+	reload   *reloader
+	info     socket.DaemonInfo // without the uptime
+	started  time.Time
 	// quit begins the daemon's end, with keep without its programs'. It may be
 	// called often.
 	quit func(keep bool)
@@ -51,6 +52,7 @@ func (s *service) Status(ctx context.Context, selectors []string) (socket.Status
 	}
 	for n := range list {
 		out.Instances[n] = wireInstance(&list[n])
+		out.Instances[n].Scrape = s.scrapeStatus(&list[n])
 	}
 	return out, nil
 }
@@ -118,6 +120,16 @@ func withTimeout(ctx context.Context, seconds float64) (context.Context, context
 		return context.WithCancel(ctx)
 	}
 	return context.WithTimeout(ctx, time.Duration(seconds*float64(time.Second)))
+}
+
+// scrapeStatus tells what has become of an instance's lines that are shipped.
+func (s *service) scrapeStatus(i *runner.Instance) json.RawMessage {
+	counters := s.scrapers.counters(i.Program, i.Index)
+	if counters == nil {
+		return nil
+	}
+	data, _ := json.Marshal(counters) // numbers and texts: it cannot fail
+	return data
 }
 
 // command notes who asked for what.
