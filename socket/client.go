@@ -135,6 +135,22 @@ func (c *Client) Scale(ctx context.Context, req Request) (Result, error) {
 	return c.act(ctx, "/v1/scale", req)
 }
 
+// Rotate begins new files where the selected instances print into files that the
+// daemon writes.
+func (c *Client) Rotate(ctx context.Context, req Request) (Result, error) {
+	return c.act(ctx, "/v1/rotate", req)
+}
+
+// Reopen has the daemon open those files again by their names.
+func (c *Client) Reopen(ctx context.Context, req Request) (Result, error) {
+	return c.act(ctx, "/v1/reopen", req)
+}
+
+// Clear forgets what the daemon keeps of what the selected instances have printed.
+func (c *Client) Clear(ctx context.Context, req Request) (Result, error) {
+	return c.act(ctx, "/v1/clear", req)
+}
+
 // Wait returns when all that is selected is as req wants it.
 func (c *Client) Wait(ctx context.Context, req WaitRequest) (Result, error) {
 	return c.act(ctx, "/v1/wait", req)
@@ -250,7 +266,7 @@ func (c *Client) post(ctx context.Context, path string, req, answer any) error {
 
 // repeatable are the requests that may be sent twice: what they ask for is a
 // state, and not one more deed.
-var repeatable = []string{"/v1/start", "/v1/stop", "/v1/scale", "/v1/wait"}
+var repeatable = []string{"/v1/start", "/v1/stop", "/v1/scale", "/v1/reopen", "/v1/clear", "/v1/wait"}
 
 // ask sends a request and decodes the answer. A daemon that is lost meanwhile may
 // be back in a moment, as when its worker was killed: what is repeatable is then

@@ -85,6 +85,9 @@ func TestClientMethods(t *testing.T) {
 		"stop":       func() (Result, error) { return client.Stop(ctx, req) },
 		"restart":    func() (Result, error) { return client.Restart(ctx, req) },
 		"signal HUP": func() (Result, error) { return client.Signal(ctx, Request{Selectors: []string{"a"}, Signal: "HUP"}) },
+		"rotate":     func() (Result, error) { return client.Rotate(ctx, req) },
+		"reopen":     func() (Result, error) { return client.Reopen(ctx, req) },
+		"clear":      func() (Result, error) { return client.Clear(ctx, req) },
 		"scale 2":    func() (Result, error) { return client.Scale(ctx, Request{Selectors: []string{"a"}, NumProcs: &two}) },
 	} {
 		want := Result{Schema: 1, Results: []Outcome{{Instance: "a", Message: message}}}

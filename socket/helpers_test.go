@@ -60,6 +60,18 @@ func (f *fake) Signal(ctx context.Context, by Peer, req Request) (Result, error)
 	return f.do(ctx, "signal "+req.Signal, by, req)
 }
 
+func (f *fake) Rotate(ctx context.Context, by Peer, req Request) (Result, error) {
+	return f.do(ctx, "rotate", by, req)
+}
+
+func (f *fake) Reopen(ctx context.Context, by Peer, req Request) (Result, error) {
+	return f.do(ctx, "reopen", by, req)
+}
+
+func (f *fake) Clear(ctx context.Context, by Peer, req Request) (Result, error) {
+	return f.do(ctx, "clear", by, req)
+}
+
 func (f *fake) Scale(ctx context.Context, by Peer, req Request) (Result, error) {
 	return f.do(ctx, fmt.Sprint("scale ", *req.NumProcs), by, req)
 }

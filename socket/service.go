@@ -24,6 +24,9 @@ type Service interface {
 	Restart(ctx context.Context, by Peer, req Request) (Result, error)
 	Signal(ctx context.Context, by Peer, req Request) (Result, error)
 	Scale(ctx context.Context, by Peer, req Request) (Result, error)
+	Rotate(ctx context.Context, by Peer, req Request) (Result, error)
+	Reopen(ctx context.Context, by Peer, req Request) (Result, error)
+	Clear(ctx context.Context, by Peer, req Request) (Result, error)
 
 	// Reload reads the config again. It returns what it did, or would do.
 	Reload(ctx context.Context, by Peer, req ReloadRequest) (Plan, error)

@@ -88,7 +88,8 @@ type Event struct {
 // request with since=Seq goes on without loss.
 const EventDropped = "dropped"
 
-// Request is the body of POST /v1/start, stop, restart, signal and scale.
+// Request is the body of POST /v1/start, stop, restart, signal, scale, rotate,
+// reopen and clear.
 type Request struct {
 	Selectors []string `json:"selectors"`
 	Signal    string   `json:"signal,omitempty"`   // signal

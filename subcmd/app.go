@@ -93,6 +93,7 @@ func mentioned(flags []cli.Flag, args []string) []cli.Flag {
 func commands(e *env) []*cli.Command {
 	return []*cli.Command{
 		availCommand(e),
+		clearCommand(e),
 		completionCommand(e),
 		configCommand(e),
 		daemonCommand(e),
@@ -102,8 +103,10 @@ func commands(e *env) []*cli.Command {
 		logsCommand(e),
 		pidCommand(e),
 		reloadCommand(e),
+		reopenCommand(e),
 		rereadCommand(e),
 		restartCommand(e),
+		rotateCommand(e),
 		scaleCommand(e),
 		scrapeLogsCommand(e),
 		shellCommand(e),
@@ -116,7 +119,6 @@ func commands(e *env) []*cli.Command {
 		upgradeCommand(e),
 		versionCommand(e),
 		waitCommand(e),
-		missingCommand("clear", "the ring of a program's output empties itself; a log file is the program's own"),
 		missingCommand("fg", "follow the output with: pm logs -f NAME"),
 		missingCommand("maintail", "the daemon logs to its standard error, or to the file named with --log"),
 	}

@@ -130,7 +130,7 @@ func TestUnknownCommand(t *testing.T) {
 		{"help config nosuch", "config nosuch", "pm help config lists the commands"},
 		{"nosuch --help", "nosuch", "pm help lists the commands"},
 		{"x", "x", "pm help lists the commands"},
-		{"claer", "claer", "pm help lists the commands"}, // clear is one that pm has not
+		{"maintial", "maintial", "pm help lists the commands"}, // maintail is one that pm has not
 	} {
 		code, out, text := pm(strings.Fields(test.args)...)
 		want := "pm: unknown command \"" + test.name + "\"\npm: hint: " + test.wantHint + "\n"

@@ -50,7 +50,8 @@ PM_INSTANCE and PM_EVENT.
 Signals: HUP reloads the file; TERM and INT stop all programs, those of the
 highest priority number first, and end the daemon; a second one kills what is
 left at once; USR1 ends the daemon and leaves the programs running, for the next
-one to take over; USR2 opens the log file again.
+one to take over; USR2 opens the log file again, and the files that the daemon
+writes for programs.
 
 Examples:
   pm daemon -c examples/quickstart.toml
@@ -507,6 +508,7 @@ func (d *daemon) signal(ctx context.Context, sig os.Signal) {
 	case syscall.SIGUSR1:
 		d.quit(true)
 	case syscall.SIGUSR2:
+		d.outputs.reopen()
 		if err := d.logFile.reopen(); err != nil {
 			d.log.Error("the old log stays in use", "error", err)
 		}

@@ -169,18 +169,6 @@ func (o *outputs) told(path string) func(error) {
 	}
 }
 
-// drain waits until what a program has printed by now is in its files.
-func (o *outputs) drain(p *config.Program) {
-	for _, path := range writtenFiles(p) {
-		o.mu.Lock()
-		f := o.files[path]
-		o.mu.Unlock()
-		if f != nil {
-			<-o.loop.DrainFile(f)
-		}
-	}
-}
-
 // capture reads the pipes of a spawned task into the log of its instance or into
 // files. What belongs to no instance is not read.
 func (o *outputs) capture(program string, index int, e proc.Event) error {

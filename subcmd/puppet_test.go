@@ -50,6 +50,18 @@ func (p *puppet) Signal(ctx context.Context, _ socket.Peer, req socket.Request) 
 	return p.act(ctx, "signal", req)
 }
 
+func (p *puppet) Rotate(ctx context.Context, _ socket.Peer, req socket.Request) (socket.Result, error) {
+	return p.act(ctx, "rotate", req)
+}
+
+func (p *puppet) Reopen(ctx context.Context, _ socket.Peer, req socket.Request) (socket.Result, error) {
+	return p.act(ctx, "reopen", req)
+}
+
+func (p *puppet) Clear(ctx context.Context, _ socket.Peer, req socket.Request) (socket.Result, error) {
+	return p.act(ctx, "clear", req)
+}
+
 func (p *puppet) Scale(ctx context.Context, _ socket.Peer, req socket.Request) (socket.Result, error) {
 	return p.act(ctx, "scale", req)
 }
