@@ -41,7 +41,7 @@ func (j *judge) compareLines(present map[string]*socket.Instance) {
 		floor, printed := j.floor[name], j.printed(name)
 		p := printout{lines: printed[floor:], must: before[name] - floor, unheard: j.unheard[name]}
 		whole := n < 0 && floor == 0 && len(p.lines) < 5*lastLines // of those that print much the first are gone
-		list := slices.DeleteFunc(kept[name], func(l string) bool { return slices.Contains(printed[:floor], l) })
+		list := sinceFloor(kept[name], printed, floor)
 		if n < 0 && !whole && len(list) > 0 {
 			list = list[1:] // of which the beginning may be gone
 		}
@@ -60,6 +60,22 @@ func (j *judge) mayMiss(i *socket.Instance) bool {
 		j.lose(run{i.Name, i.PID}) // a new keeper may not have got hold of its pipe
 	}
 	return died && (j.lacked[noFiles] || time.Since(j.diskFull) < inMemory)
+}
+
+// sinceFloor returns the kept lines without those printed before the floor. Where
+// the rest of one of these was lost, a later one may stand behind its beginning.
+func sinceFloor(kept, printed []string, floor int) (list []string) {
+	for _, line := range kept {
+		if floor > 0 && !slices.Contains(printed, line) {
+			if n := slices.IndexFunc(printed, func(p string) bool { return strings.HasSuffix(line, p) }); n >= 0 {
+				line = printed[n]
+			}
+		}
+		if !slices.Contains(printed[:floor], line) {
+			list = append(list, line)
+		}
+	}
+	return list
 }
 
 // printed returns the lines that the witnesses of an instance have written down.
