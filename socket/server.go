@@ -30,9 +30,9 @@ type ServerOptions struct {
 	Panicked func(value any)
 }
 
-// ErrReplaced, as the cause of the end of [Serve]'s context, says that another
-// server takes over: to clients that follow, the daemon is then lost and not at
-// its end, so that they come back.
+// ErrReplaced is the cause of the end of [Serve]'s context when another server
+// takes over: to clients that follow, the daemon is then lost and not at its end,
+// so that they come back.
 var ErrReplaced = errors.New("another server takes over")
 
 // bounds are the limits on what a client may send, and on how long it may take.
