@@ -68,23 +68,6 @@ func (h *hands) open() error {
 	return nil
 }
 
-// discard takes n bytes from a pipe that holds so many.
-func (h *hands) discard(pipe, n int) error {
-	for n > 0 {
-		got, err := unix.Read(pipe, h.buffer(readSize)[:min(n, readSize)])
-		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
-		case err != nil:
-			return os.NewSyscallError("read", err)
-		case got == 0:
-			return io.ErrUnexpectedEOF
-		}
-		n -= got
-	}
-	return nil
-}
-
 func (h *hands) close() {
 	if h.scratch != nil {
 		_, _ = unix.Close(h.scratch[0]), unix.Close(h.scratch[1])
