@@ -181,7 +181,7 @@ func (r *instanceReader) place() string {
 // parsePlaces reads what place has written: places by label.
 func parsePlaces(text string) (map[string]output.Place, error) {
 	places := map[string]output.Place{}
-	for _, part := range strings.Fields(text) {
+	for part := range strings.FieldsSeq(text) {
 		label, rest, _ := strings.Cut(part, "=")
 		p, err := output.ParsePlace(rest)
 		if err != nil {

@@ -58,10 +58,8 @@ func checkScrape(p *config.Program) error {
 	if !s.On() {
 		return nil
 	}
-	for _, url := range s.To {
-		if url == "-" {
-			return errors.New("logs.scrape.to: a daemon has no standard output to ship to (accepted: URLs, see pm scrape-logs)")
-		}
+	if slices.Contains(s.To, "-") {
+		return errors.New("logs.scrape.to: a daemon has no standard output to ship to (accepted: URLs, see pm scrape-logs)")
 	}
 	if _, err := scrapeOf(p, s.Spool, io.Discard, func(string) {}); err != nil {
 		return fmt.Errorf("logs.scrape: %w", err)
