@@ -229,7 +229,7 @@ func (s *session) serve(ctx context.Context, worker *proc.Attendant) proc.Status
 		case <-rest.C:
 			resting = false
 		case <-remind:
-			s.Programs.Remind()
+			s.unheard = s.Programs.Remind()
 		case <-quiet.C:
 			proc.Trim()
 		case sig := <-s.Signals:

@@ -365,19 +365,63 @@ func TestHandOverWritesEndsDown(t *testing.T) {
 }
 
 // A task whose pipe cannot be handed out, since there are no descriptors, is told of
-// again when there are.
+// again when there are, and before what is started later.
 func TestRemindOfPipes(t *testing.T) {
 	k := keeper(t)
 	if warning, err := k.Resume(recordsFile(t)); warning != nil || err != nil {
 		t.Fatal(warning, err)
 	}
 	in := &inbox{t: t, k: k}
-	k.Spawn("a", 0, func() (*Command, error) {
-		return &Command{Argv: []string{"echo", "hello"}, Env: os.Environ(), Stdout: Stdio{Kind: Pipe}}, nil
+	echo := func(id string) {
+		k.Spawn(id, 0, func() (*Command, error) {
+			return &Command{Argv: []string{"echo", id}, Env: os.Environ(), Stdout: Stdio{Kind: Pipe}}, nil
+		})
+	}
+	over := func(id string) {
+		in.next(id, Exited)
+		in.next(id, Empty)
+	}
+	for _, id := range []string{"a", "b"} {
+		echo(id)
+		in.next(id, Spawned).ClosePipes()
+		over(id)
+	}
+	withoutDescriptors(t, k.Replay)
+	for _, id := range []string{"a", "b"} {
+		if e := in.next(id, Spawned); !e.Unheard || e.Stdout >= 0 {
+			t.Errorf("without descriptors: %+v", e)
+		}
+		over(id)
+	}
+	withoutDescriptors(t, func() {
+		if !k.Remind() {
+			t.Error("nothing is left to be handed out, though there are no descriptors")
+		}
 	})
-	in.next("a", Spawned).ClosePipes()
-	in.next("a", Exited)
-	in.next("a", Empty)
+	echo("c")
+	for _, id := range []string{"a", "b", "c"} {
+		e := in.next(id, Spawned)
+		if e.Unheard || e.Stdout < 0 {
+			t.Fatalf("with descriptors again: %+v", e)
+		}
+		if id != "c" {
+			var buf [100]byte
+			if n, err := unix.Read(e.Stdout, buf[:]); err != nil || string(buf[:n]) != id+"\n" {
+				t.Errorf("read %q, %v", buf[:max(n, 0)], err)
+			}
+		}
+		e.ClosePipes()
+	}
+	over("c")
+	if k.Remind() {
+		t.Error("something is left to be handed out")
+	}
+}
+
+// withoutDescriptors calls a function while no more can be had above those of the
+// test itself.
+func withoutDescriptors(t *testing.T, call func()) {
+	t.Helper()
 	var old unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
 		t.Fatal(err)
@@ -385,25 +429,10 @@ func TestRemindOfPipes(t *testing.T) {
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: maxFiles, Max: old.Max}); err != nil {
 		t.Fatal(err)
 	}
-	k.Replay()
+	call()
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
 		t.Fatal(err)
 	}
-	if e := in.next("a", Spawned); !e.Unheard || e.Stdout >= 0 {
-		t.Errorf("without descriptors: %+v", e)
-	}
-	in.next("a", Exited)
-	in.next("a", Empty)
-	k.Remind()
-	e := in.next("a", Spawned)
-	if e.Unheard || e.Stdout < 0 {
-		t.Fatalf("with descriptors again: %+v", e)
-	}
-	var buf [100]byte
-	if n, err := unix.Read(e.Stdout, buf[:]); err != nil || string(buf[:n]) != "hello\n" {
-		t.Errorf("read %q, %v", buf[:max(n, 0)], err)
-	}
-	e.ClosePipes()
 }
 
 // endsIn returns the ends that a file of records tells of.

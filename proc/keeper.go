@@ -50,6 +50,7 @@ type Keeper struct {
 	missed    []chan struct{} // whom to wake then
 	events    []Event
 	tasks     map[string]*tree
+	unheard   []*tree // whose pipes could not be handed out, and those after them
 	leaders   map[int]*tree
 	tagged    map[uint64]*tree
 	ending    map[*tree]bool // trees with needs
@@ -99,7 +100,6 @@ type tree struct {
 	orphans  int   // how many of it have ended as children of pm
 	seen     int   // orphans at the first of those passes
 	told     bool  // Empty was told
-	unheard  bool  // the pipes could not be handed out
 	released bool  // the owner needs it no more
 	next     *Successor
 	kill     killing
@@ -471,6 +471,7 @@ func (k *Keeper) Replay() {
 	}
 	k.events = nil
 	// A task comes before its successor.
+	k.unheard = nil
 	all := slices.SortedFunc(maps.Values(k.tasks), func(a, b *tree) int { return a.started.Compare(b.started) })
 	for _, t := range all {
 		switch {
@@ -494,38 +495,56 @@ func (k *Keeper) tellFailed(t *tree) {
 }
 
 // tellSpawned hands out the pipes of a task, or descriptors of the same if they
-// are held.
+// are held. They come after those of tasks that were started before, since what
+// those have printed is older.
 func (k *Keeper) tellSpawned(t *tree) {
-	e := Event{ID: t.id, Kind: Spawned, PID: t.pid, At: t.started, Stdout: t.pipes[0], Stderr: t.pipes[1]}
-	if k.holds {
-		e.Stdout, e.Stderr, t.unheard = t.duplicates()
-		e.Unheard = t.unheard
-	} else {
+	if !k.holds {
+		k.tell(t.spawned(t.pipes))
 		t.pipes = [2]int{-1, -1}
+		return
+	}
+	if k.remind() || !k.handOut(t) {
+		k.unheard = append(k.unheard, t)
+		e := t.spawned([2]int{-1, -1})
+		e.Unheard = true
+		k.tell(e)
+	}
+}
+
+func (t *tree) spawned(pipes [2]int) Event {
+	return Event{ID: t.id, Kind: Spawned, PID: t.pid, At: t.started, Stdout: pipes[0], Stderr: pipes[1]}
+}
+
+// handOut tells of the start of a task, with other descriptors of its pipes: of all
+// of them, or if there are too few it tells nothing.
+func (k *Keeper) handOut(t *tree) bool {
+	e := t.spawned([2]int{duplicate(t.pipes[0]), duplicate(t.pipes[1])})
+	if e.Stdout < 0 != (t.pipes[0] < 0) || e.Stderr < 0 != (t.pipes[1] < 0) {
+		e.ClosePipes()
+		return false
 	}
 	k.tell(e)
+	return true
 }
 
-// Remind tells once more of the start of tasks whose pipes could not be handed out.
-func (k *Keeper) Remind() {
+// Remind tells once more of the start of tasks whose pipes could not be handed out,
+// and reports whether some still cannot be.
+func (k *Keeper) Remind() (left bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, t := range k.tasks {
-		if t.unheard {
-			k.tellSpawned(t)
-		}
-	}
+	return k.remind()
 }
 
-// duplicates returns other descriptors of the pipes of a task: of all of them, or
-// if there are too few of none.
-func (t *tree) duplicates() (stdout, stderr int, unheard bool) {
-	stdout, stderr = duplicate(t.pipes[0]), duplicate(t.pipes[1])
-	if stdout < 0 == (t.pipes[0] < 0) && stderr < 0 == (t.pipes[1] < 0) {
-		return stdout, stderr, false
+func (k *Keeper) remind() (left bool) {
+	for len(k.unheard) > 0 {
+		// One that is over needs no telling: all that it printed is written.
+		if t := k.unheard[0]; k.tasks[t.id] == t && !k.handOut(t) {
+			return true
+		}
+		k.unheard = k.unheard[1:]
 	}
-	Event{Kind: Spawned, Stdout: stdout, Stderr: stderr}.ClosePipes()
-	return -1, -1, true
+	k.unheard = nil
+	return false
 }
 
 func duplicate(fd int) int {

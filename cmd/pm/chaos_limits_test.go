@@ -89,9 +89,11 @@ func (c *chaos) limitFiles(spare int) (end func(), err error) {
 		}
 		few := unix.Rlimit{Cur: uint64(len(open) + spare), Max: old.Max}
 		_ = unix.Prlimit(pid, unix.RLIMIT_NOFILE, &few, nil)
+		// Two shortages may overlap: what was found here may be the other's limit.
+		all := unix.Rlimit{Cur: old.Max, Max: old.Max}
 		ends = append(ends, func() {
 			if _, still := roleOf(pid); still {
-				_ = unix.Prlimit(pid, unix.RLIMIT_NOFILE, &old, nil)
+				_ = unix.Prlimit(pid, unix.RLIMIT_NOFILE, &all, nil)
 			}
 		})
 	}
