@@ -58,7 +58,7 @@ func newCgroups(ahead int) *cgroups {
 	if dir == "" || unix.Access(dir+"/cgroup.procs", unix.W_OK) != nil {
 		return &cgroups{}
 	}
-	path := fmt.Sprintf("%s/%s%d-%d", dir, cgroupPrefix, os.Getpid(), rand.Uint32())
+	path := fmt.Sprintf("%s/%s%s-%d-%d", dir, cgroupPrefix, pidNamespace(), os.Getpid(), rand.Uint32())
 	if ahead == 0 {
 		return &cgroups{dir: dir, prefix: path + "-"}
 	}
@@ -106,14 +106,16 @@ func cgroupMount() string {
 }
 
 // removeStale removes the empty cgroups that an earlier pm left, one that lives
-// no more. One in use cannot be removed.
+// no more. One in use cannot be removed. Of a pm in another pid namespace nothing
+// is known.
 func (c *cgroups) removeStale() {
 	if c.dir == "" {
 		return
 	}
 	var stale []string
+	prefix := cgroupPrefix + pidNamespace() + "-"
 	_ = eachName(c.dir, func(name []byte) {
-		rest, ours := strings.CutPrefix(string(name), cgroupPrefix)
+		rest, ours := strings.CutPrefix(string(name), prefix)
 		pid, _, ok := strings.Cut(rest, "-")
 		if ours && ok && unix.Access("/proc/"+pid, unix.F_OK) != nil {
 			stale = append(stale, c.dir+"/"+string(name))
@@ -122,6 +124,12 @@ func (c *cgroups) removeStale() {
 	for _, path := range stale {
 		removeCgroup(path)
 	}
+}
+
+// pidNamespace returns the number of the pid namespace that pm is in; pid_namespaces(7).
+func pidNamespace() string {
+	link, _ := os.Readlink("/proc/self/ns/pid")
+	return strings.Trim(link, "pid:[]")
 }
 
 // take returns a cgroup that nobody has used. It is empty if there can be none,

@@ -99,6 +99,7 @@ type image struct {
 // fails before its execve, launch reports at which stage; the child then still
 // has to be reaped.
 func (im *image) launch() (pid int, err syscall.Errno) {
+	im.errno = 0
 	p, errno := im.vfork()
 	afterFork()
 	runtime.KeepAlive(im)

@@ -222,7 +222,8 @@ func (s *slots) end() uintptr {
 type spawned struct {
 	pid            int
 	start          time.Time
-	stdout, stderr int // read ends of pipes; -1: none
+	stdout, stderr int    // read ends of pipes; -1: none
+	cgroup         string // that it was born in; empty: pm's own
 }
 
 // spawn starts c with the given tag (0: none) in the given cgroup (empty: pm's
@@ -250,19 +251,31 @@ func (s *slots) spawn(c *Command, tag uint64, cgroup string, begin func(*spawned
 	}
 	if cgroup != "" {
 		im.cgroup = openCgroup(cgroup)
-		defer func() { _ = unix.Close(im.cgroup) }()
+		defer func() { im.leaveCgroup() }()
 	}
 	if begin != nil {
 		begin(&out)
 	}
 	out.start = time.Now() // before the launch: it may end before that returns
 	pid, errno := im.launch()
+	if errno != 0 && im.failed == stageClone && im.cgroup >= 0 {
+		im.leaveCgroup() // it is gone, or one that nobody can be born in: the task does without
+		pid, errno = im.launch()
+	}
 	if errno != 0 {
 		out.closePipes()
 		return out, pid, im.explain(c, path, errno)
 	}
 	out.pid = pid
+	if im.cgroup >= 0 {
+		out.cgroup = cgroup
+	}
 	return out, 0, nil
+}
+
+func (im *image) leaveCgroup() {
+	_ = unix.Close(im.cgroup)
+	im.cgroup = -1
 }
 
 func (p *spawned) pipes() [2]int { return [2]int{p.stdout, p.stderr} }

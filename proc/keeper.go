@@ -651,6 +651,10 @@ func (k *Keeper) start(s *slots, req request) {
 		return
 	}
 	t.pid, t.started = out.pid, out.start
+	if out.cgroup != cgroup {
+		k.cgroups.drop(cgroup)
+		t.cgroup = ""
+	}
 	t.pipes = out.pipes()
 	k.leaders[out.pid] = t
 	k.review(t)
