@@ -203,18 +203,43 @@ func (q *quarry) alive() bool {
 	return err == nil && st.start == q.start && st.state != 'Z' && st.state != 'X'
 }
 
-// topTags finds the tags of members whose parents do not carry them: whoever
-// carries such a tag descends from a member.
+// topTags finds the tags of roots that lead a task: whoever carries such a tag
+// descends from a member. The parent of a leader does not carry it, but neither
+// does that of an orphan; the leader is the oldest of all that carry it.
 func (h *hunt) topTags() map[uint64]bool {
 	tags := map[uint64]bool{}
+	leaders := map[uint64]*quarry{}
 	for _, q := range h.order {
 		own, err1 := readTag(q.PID)
 		parent, err2 := readTag(q.Parent)
 		if err1 == nil && err2 == nil && own != parent && own <= tagTop && own > tagTop/2 {
 			tags[own] = true
+			if leaders[own] == nil || q.older(leaders[own]) {
+				leaders[own] = q
+			}
 		}
 	}
+	if len(tags) == 0 {
+		return nil
+	}
+	_ = eachPID("/proc", func(pid int) {
+		tag, err := readTag(pid)
+		if err != nil || !tags[tag] {
+			return
+		}
+		st, err := readStat(pid)
+		other := quarry{Member: Member{Process: Process{PID: pid}}, start: st.start}
+		if err == nil && other.older(leaders[tag]) {
+			delete(tags, tag)
+		}
+	})
 	return tags
+}
+
+// older reports whether q was started before another process, as far as clock
+// ticks and pids tell.
+func (q *quarry) older(than *quarry) bool {
+	return q.start < than.start || q.start == than.start && q.PID < than.PID
 }
 
 // look adds the children of all members, down to the leaves, and returns how
@@ -296,9 +321,6 @@ func (h *hunt) signalAll() {
 	for range rounds {
 		h.look()
 		h.signalNew()
-		if h.options.DryRun {
-			return
-		}
 		if h.look() == 0 && h.sweep() == 0 {
 			return
 		}
