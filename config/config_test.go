@@ -257,6 +257,8 @@ var values = []struct{ syntax, key, text, want string }{
 	{"toml", "logs.rotate", `-1`, `!"-1": negative (accepted: ` + sizesAccept + `)`},
 	{"toml", "logs.rotate", `"much"`, `!"much": not a size (accepted: ` + sizesAccept + `)`},
 	{"toml", "logs.rotate", `"9999999999G"`, `!"9999999999G": out of range (accepted: ` + sizesAccept + `)`},
+	{"toml", "logs.timestamps", `"local"`, `"local"`},
+	{"toml", "logs.timestamps", `"Nowhere/At_all"`, `!"Nowhere/At_all": not a time zone that this machine knows (accepted: ` + zonesAccept + `)`},
 	{"toml", "logs.rotate_age", `"24h"`, `"24h"`},
 	{"toml", "logs.rotate_age", `0.5`, `!"0.5": too short (accepted: ` + agesAccept + `)`},
 	{"toml", "backoff.factor", `0.5`, `!"0.5": not a number in the range (accepted: 1 to 100)`},
@@ -618,7 +620,7 @@ func TestDefaults(t *testing.T) {
 		Name: "x", NumProcs: 1, Autostart: true, Autorestart: "unexpected", ExitCodes: []Exit{{}}, StartRetries: 3,
 		StartTime: time.Second, StopSignal: "TERM", StopTime: 10 * time.Second, Type: "service", Priority: 999, OnDaemonDeath: "keep",
 		Backoff: Backoff{time.Second, time.Minute, 2, 0.1, time.Minute, 5, 10 * time.Second},
-		Logs: Logs{Files: 5, Scrape: Scrape{
+		Logs: Logs{Files: 5, Timestamps: "off", Format: "raw", Scrape: Scrape{
 			Format: "auto", Invalid: "wrap", OnFull: "block", MaxLine: 1 << 20, Buffer: 1 << 20, Resend: 1 << 20, SpoolSize: 1 << 30, Linger: 10 * time.Second,
 		}},
 	}

@@ -93,6 +93,12 @@ var programFields = slices.Concat([]field[Program]{
 		"How many rotated files are kept."),
 	declare("logs.total", sizeCodec, func(p *Program) *int64 { return &p.Logs.Total }, "", Live,
 		"How much a file and its rotated files may take together: the oldest go first. Default: no matter."),
+	declare("logs.timestamps", zoneCodec, func(p *Program) *string { return &p.Logs.Timestamps }, "off", Live,
+		"Puts the time before each line of the files, in this zone: 2026-01-02T15:04:05.678Z. It is the time at which pm has read the line."),
+	declare("logs.prefix", textCodec, func(p *Program) *string { return &p.Logs.Prefix }, "", Live,
+		"Stands before each line of the files, behind the time. `{instance}` and `{stream}` are replaced. Default: nothing."),
+	declare("logs.format", wordCodec([]string{"raw", "json"}, nil), func(p *Program) *string { return &p.Logs.Format }, "raw", Live,
+		"`raw` are the bytes that the program prints. With `json` each line of the files is an object with `time`, `instance`, `stream` and `line`, and `base64` where that is no UTF-8; pieces of a line that is very long, or has no end, have `partial`."),
 }, scrapeFields, rlimitFields(), []field[Program]{
 	declare("limits.nice", orNil(intCodec(-20, 19)), func(p *Program) **int { return &p.Limits.Nice }, "", Respawn,
 		"The niceness: -20 is the most favoured, 19 the least."),

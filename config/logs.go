@@ -14,11 +14,58 @@ type Logs struct {
 	RotateAge time.Duration // length of a period; 0: never by age
 	Files     int           // rotated files that are kept; default 5
 	Total     int64         // bytes of them and the file; 0: no matter
-	Scrape    Scrape
+	// Timestamps is the time zone of those, as [time.LoadLocation] knows it, "local",
+	// or "off".
+	Timestamps string
+	Prefix     string // {instance} and {stream} are replaced; empty: none
+	Format     string // "raw" or "json"
+	Scrape     Scrape
 }
 
 // passes reports whether output has to pass through pm on its way to a file.
-func (l *Logs) passes() bool { return l.Rotate > 0 || l.RotateAge > 0 }
+func (l *Logs) passes() bool {
+	return l.Rotate > 0 || l.RotateAge > 0 || l.Zone() != nil || l.Prefix != "" || l.Format == "json"
+}
+
+// Zone returns the time zone of Timestamps; nil: they are off.
+func (l *Logs) Zone() *time.Location {
+	if l.Timestamps == "off" || l.Timestamps == "" {
+		return nil
+	}
+	zone, err := loadZone(l.Timestamps)
+	if err != nil { // it was there when the file was read
+		return time.UTC
+	}
+	return zone
+}
+
+// loadZone finds a time zone, in which "local" is the machine's.
+func loadZone(name string) (*time.Location, error) {
+	if strings.EqualFold(name, "local") {
+		return time.Local, nil
+	}
+	return time.LoadLocation(name)
+}
+
+// zonesAccept is told for time zones.
+const zonesAccept = "off, local, UTC, or a zone such as Europe/Warsaw"
+
+// zoneCodec is a time zone, or off.
+var zoneCodec = codec[string]{
+	name: "time zone", accepted: zonesAccept, schema: schemaText,
+	read: func(r *reader, n *node) (string, bool) {
+		s, ok := r.word(n)
+		if !ok || s == "off" {
+			return s, ok
+		}
+		if _, err := loadZone(s); err != nil || s == "" {
+			r.fault(n, "not a time zone that this machine knows", zonesAccept)
+			return "", false
+		}
+		return s, true
+	},
+	show: showText,
+}
 
 // ThroughPM reports whether pm writes the program's output to where it goes, a
 // value of Stdout or Stderr, because it has to look at it. Otherwise the program
@@ -45,6 +92,9 @@ func rerouted(old, updated *Program) bool {
 // logsLack returns what is wrong with how a program's files are written.
 func logsLack(p *Program) []Problem {
 	l := &p.Logs
+	if l.Format == "json" && l.Prefix != "" {
+		return []Problem{{Key: "logs.prefix", Value: l.Prefix, Message: "no line of JSON can have it; leave logs.prefix or logs.format out"}}
+	}
 	if l.Total > 0 && l.Total < l.Rotate {
 		return []Problem{{
 			Key: "logs.total", Value: formatSize(l.Total), Message: "less than one file, logs.rotate, may have: " + formatSize(l.Rotate),

@@ -77,6 +77,7 @@ type source struct {
 	next     *source // of the same sink, added earlier
 	parked   bool    // only what comes anew is told of; belongs to run
 	large    bool    // it was made larger, or cannot be; belongs to run
+	shared   bool    // others print into the same sink; belongs to run
 }
 
 // drain is somebody's wish that what a sink's pipes hold be read.
@@ -406,6 +407,9 @@ func (l *Loop) read(s *source) {
 // take reads once from s, and returns the number of bytes.
 func (l *Loop) take(s *source) int {
 	l.admit(s.sink)
+	l.mu.Lock()
+	s.shared = s.next != nil || s.sink.pipes().sources != s
+	l.mu.Unlock()
 	n, err := s.sink.take(s, &l.hands)
 	var wait later
 	switch {

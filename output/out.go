@@ -25,6 +25,15 @@ type FileOptions struct {
 	Files int
 	// Total is how many bytes they and the file take at most; 0: no matter.
 	Total int64
+	// Timestamps puts the time at which it was read before each line, in RFC 3339
+	// with milliseconds and in this zone; nil: it does not.
+	Timestamps *time.Location
+	// Prefix stands before each line; {instance} and {stream} are replaced.
+	Prefix string
+	// JSON makes each line a JSON object with the fields time, instance, stream,
+	// line, base64 if it is no UTF-8, and partial for a piece of a line that is too
+	// long.
+	JSON bool
 }
 
 // File is a file that programs print into through pipes, by a [Loop]. Like what
@@ -38,12 +47,17 @@ type FileOptions struct {
 // Safe for concurrent use.
 type File struct {
 	feed
-	path string
-	tell func(error)
+	path    string
+	transit string // path of the file for lines on their way; empty: in memory
+	tell    func(error)
 
 	mu      sync.Mutex // guards all below
 	options FileOptions
 	fd      int // -1: closed
+	inode   uint64
+	spool   int       // the file of the parcel; -1: closed
+	pending bool      // there may be something in it
+	waiting time.Time // until when the rest of it may come; zero: it is not missing
 	size    int64
 	last    time.Time // when it was written last
 	midLine bool      // its last byte is no newline
@@ -54,11 +68,13 @@ type File struct {
 	again   time.Time // … until it is tried again
 }
 
-// NewFile returns a file, which is opened when there is something to write. tell
-// is called with what makes writing impossible, and with nil when it is possible
-// again; it must return at once.
-func NewFile(path string, o FileOptions, tell func(error)) *File {
-	return &File{path: path, options: o, tell: tell, fd: -1}
+// NewFile returns a file, which is opened when there is something to write. Lines
+// that are changed on their way go through a file at the path transit, where they are
+// found after a kill; it may be empty if nobody will look. tell is called with what
+// makes writing impossible, and with nil when it is possible again; it must return
+// at once.
+func NewFile(path, transit string, o FileOptions, tell func(error)) *File {
+	return &File{path: path, transit: transit, options: o, tell: tell, fd: -1, spool: -1}
 }
 
 // Set changes how the file is written from now on.
@@ -76,6 +92,9 @@ func (f *File) Path() string { return f.path }
 func (f *File) Reopen() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.fd >= 0 && f.pending {
+		_ = f.openSpool(nil) // else what is on its way goes to the new one
+	}
 	f.close()
 	f.failing = false
 }
@@ -94,14 +113,19 @@ func (f *File) rest() {
 	f.close()
 }
 
-// finish has nothing to add to a file: what the next writes goes on where this one
-// has stopped, as in a file that programs write themselves.
+// finish adds nothing to a file of bytes as they come: what the next writes goes on
+// where this one has stopped, as in a file that programs write themselves. Where
+// lines are marked each has to have its own.
 func (f *File) finish(s *source) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.owner == s {
-		f.owner = nil
+	if f.owner != s {
+		return
 	}
+	if f.midLine && f.options.formatted() && f.open() == nil {
+		_ = f.put([]byte{'\n'}, nil, time.Now()) // else the line goes on
+	}
+	f.owner = nil
 }
 
 // take takes what the pipe holds into the file.
@@ -142,6 +166,14 @@ const lineTime = 20 * time.Millisecond
 
 // move moves some of what the pipe holds, as much as belongs into this file.
 func (f *File) move(s *source, h *hands, now time.Time) (int, error) {
+	if f.pending {
+		if err := f.open(); err != nil {
+			return 0, err
+		}
+		if err := f.openSpool(s); err != nil {
+			return 0, err
+		}
+	}
 	if held(s.fd) == 0 { // a program that prints nothing makes no file
 		if over(s.fd) && held(s.fd) == 0 {
 			return 0, io.EOF
@@ -151,12 +183,20 @@ func (f *File) move(s *source, h *hands, now time.Time) (int, error) {
 	if err := f.open(); err != nil {
 		return 0, err
 	}
-	shared := f.sources.next != nil || f.sources != s
-	if !shared && !f.due(now) && f.room() >= largePipe {
+	formatted := f.options.formatted()
+	if formatted {
+		if err := f.openSpool(s); err != nil {
+			return 0, err
+		}
+	}
+	if !s.shared && !formatted && !f.due(now) && f.room() >= largePipe {
 		return f.splice(s, largePipe, now)
 	}
 	if f.midLine && f.owner != nil && f.owner != s {
 		return 0, later(lineTime)
+	}
+	if formatted {
+		return f.moveLines(s, h, now)
 	}
 	data, err := h.peek(s.fd)
 	if err != nil {
@@ -169,7 +209,7 @@ func (f *File) move(s *source, h *hands, now time.Time) (int, error) {
 		}
 		n, _ = f.cut(data, now)
 	}
-	if shared && data[n-1] != '\n' {
+	if s.shared && data[n-1] != '\n' {
 		n = wholeLines(data[:n], s.fd)
 	}
 	if n == 0 {
@@ -283,15 +323,24 @@ func (f *File) look() error {
 	if st.Size == f.size {
 		return nil
 	}
-	f.size, f.last = st.Size, time.Unix(st.Mtim.Unix())
+	f.inode, f.size, f.last = st.Ino, st.Size, time.Unix(st.Mtim.Unix())
 	f.midLine = !f.endsLine()
 	_, err := unix.Seek(f.fd, st.Size, unix.SEEK_SET)
 	return err
 }
 
-func (f *File) close() {
+func (f *File) closeTarget() {
 	if f.fd >= 0 {
 		_ = unix.Close(f.fd)
 		f.fd = -1
+	}
+}
+
+func (f *File) close() {
+	f.closeTarget()
+	inMemory := f.transit == "" && f.pending // closed it would be lost
+	if f.spool >= 0 && !inMemory {
+		_ = unix.Close(f.spool)
+		f.spool = -1
 	}
 }

@@ -111,7 +111,7 @@ func checkTree(t *testing.T, dir string, want ...string) {
 // A file is rotated between two lines, before it gets too long.
 func TestRotateBySize(t *testing.T) {
 	dir := t.TempDir()
-	f := NewFile(filepath.Join(dir, "log"), FileOptions{Size: 10, Files: 2}, quiet)
+	f := NewFile(filepath.Join(dir, "log"), "", FileOptions{Size: 10, Files: 2}, quiet)
 	through(t, f, "1\n2\n3\n4\n5\n6\n")
 	checkTree(t, dir, `log: "6\n"`, `log.1: "1\n2\n3\n4\n5\n"`)
 	through(t, f, "seven\n") // fits
@@ -126,7 +126,7 @@ func TestRotateBySize(t *testing.T) {
 func TestFileKeepsBytes(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "log")
-	f := NewFile(path, FileOptions{Size: 1 << 20, Files: 9}, quiet)
+	f := NewFile(path, "", FileOptions{Size: 1 << 20, Files: 9}, quiet)
 	through(t, f, "\x00\xff\xfe\n\n\r\nend")
 	checkTree(t, dir, `log: "\x00\xff\xfe\n\n\r\nend"`)
 	long := strings.Repeat("x", 5<<20)
@@ -149,7 +149,7 @@ func TestRotateFillsGaps(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	f := NewFile(path, FileOptions{Files: 9}, quiet)
+	f := NewFile(path, "", FileOptions{Files: 9}, quiet)
 	if err := os.WriteFile(path, []byte("log\n"), 0o640); err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +184,7 @@ func TestRotateByAge(t *testing.T) {
 	if err := os.Chtimes(path, yesterday, yesterday); err != nil {
 		t.Fatal(err)
 	}
-	f := NewFile(path, FileOptions{Age: 24 * time.Hour, Files: 5}, quiet)
+	f := NewFile(path, "", FileOptions{Age: 24 * time.Hour, Files: 5}, quiet)
 	through(t, f, " yet\nnew\n")
 	// The rest of the line made the file one of today: the period is that of the
 	// last line.
@@ -204,7 +204,7 @@ func TestRotateByAge(t *testing.T) {
 func TestSharedFile(t *testing.T) {
 	const count = 30_000
 	path := filepath.Join(t.TempDir(), "log")
-	f := NewFile(path, FileOptions{Size: 100_000, Files: 1000}, quiet)
+	f := NewFile(path, "", FileOptions{Size: 100_000, Files: 1000}, quiet)
 	t.Run("print", func(t *testing.T) {
 		done := make(chan struct{})
 		writers := into(t, f, "a", "b", "c")
@@ -243,7 +243,7 @@ func TestSharedFile(t *testing.T) {
 // A line that is not finished is seen when its program ends, and holds up nobody.
 func TestSharedFileUnfinished(t *testing.T) {
 	dir := t.TempDir()
-	f := NewFile(filepath.Join(dir, "log"), FileOptions{}, quiet)
+	f := NewFile(filepath.Join(dir, "log"), "", FileOptions{}, quiet)
 	t.Run("print", func(t *testing.T) {
 		w := into(t, f, "a", "b")
 		_, _ = w[0].WriteString("no end")
@@ -259,7 +259,7 @@ func TestSharedFileUnfinished(t *testing.T) {
 func TestFileOfOthers(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "log")
-	f := NewFile(path, FileOptions{Size: 1000}, quiet)
+	f := NewFile(path, "", FileOptions{Size: 1000}, quiet)
 	through(t, f, "one\n")
 	if err := os.Truncate(path, 0); err != nil {
 		t.Fatal(err)
@@ -279,7 +279,7 @@ func TestFileOfOthers(t *testing.T) {
 func TestFileCannotBeWritten(t *testing.T) {
 	dir := t.TempDir()
 	told := make(chan error, 10)
-	f := NewFile(filepath.Join(dir, "sub", "log"), FileOptions{}, func(err error) { told <- err })
+	f := NewFile(filepath.Join(dir, "sub", "log"), "", FileOptions{}, func(err error) { told <- err })
 	t.Run("print", func(t *testing.T) {
 		w := into(t, f, "web")[0]
 		_, _ = w.WriteString("one\n")
@@ -308,12 +308,16 @@ func TestFilePump(*testing.T) {
 	if path == "" {
 		return // it is no test
 	}
+	pumpInto(NewFile(path, "", FileOptions{Size: 200_000, Files: fileFiles}, func(err error) { fmt.Fprintln(os.Stderr, err) }))
+}
+
+// pumpInto reads descriptor 3 into a file, and ends with it.
+func pumpInto(f *File) {
 	loop, err := NewLoop()
 	if err != nil {
 		panic(err)
 	}
 	ended := make(chan struct{})
-	f := NewFile(path, FileOptions{Size: 200_000, Files: fileFiles}, func(err error) { fmt.Fprintln(os.Stderr, err) })
 	if err := loop.AddFile(3, f, "web", Stdout, func() { close(ended) }); err != nil {
 		panic(err)
 	}

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,7 +25,10 @@ func (f *File) Rotate() error {
 	if err == nil {
 		err = f.open()
 	}
-	if err == nil && f.midLine {
+	if err == nil && f.options.formatted() {
+		err = f.openSpool(nil)
+	}
+	if errors.As(err, new(later)) || err == nil && f.midLine {
 		f.ripe = true
 		return nil
 	}
@@ -54,7 +56,7 @@ func (f *File) rotate() error {
 	if err != nil {
 		return err
 	}
-	f.close()
+	f.closeTarget()
 	f.ripe = false
 	fd, err := unix.Open(f.path, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, st.Mode&0o777)
 	if err != nil {
@@ -62,8 +64,8 @@ func (f *File) rotate() error {
 	}
 	_ = unix.Fchmod(fd, st.Mode&0o777) // whatever the umask
 	_ = unix.Fchown(fd, int(st.Uid), int(st.Gid))
-	f.fd, f.size, f.midLine, f.owner, f.last = fd, 0, false, nil, time.Now()
-	return f.prune()
+	f.fd, f.size, f.owner = fd, -1, nil
+	return errors.Join(f.look(), f.prune())
 }
 
 // old is a file that was rotated.

@@ -1,6 +1,8 @@
 package subcmd
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"log/slog"
 	"net/url"
@@ -132,30 +134,40 @@ func writtenFiles(p *config.Program) (paths []string) {
 
 func fileOptions(p *config.Program) output.FileOptions {
 	l := &p.Logs
-	return output.FileOptions{Size: l.Rotate, Age: l.RotateAge, Files: l.Files, Total: l.Total}
+	return output.FileOptions{Size: l.Rotate, Age: l.RotateAge, Files: l.Files, Total: l.Total, Timestamps: l.Zone(), Prefix: l.Prefix, JSON: l.Format == "json"}
 }
 
-// file returns the file that pm writes for a stream of a program; nil if that is
-// kept in a log.
-func (o *outputs) file(program string, stream output.Stream) *output.File {
+// file returns the file that pm writes for a stream of an instance, and the name
+// of that; nil if it is kept in a log.
+func (o *outputs) file(program string, index int, stream output.Stream) (*output.File, string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	p := o.programs[program]
 	if p == nil {
-		return nil
+		return nil, ""
 	}
 	where := p.Stdout
 	if stream == output.Stderr && p.Stderr != "stdout" {
 		where = p.Stderr
 	}
 	if where == "" || where == "discard" {
-		return nil
+		return nil, ""
 	}
 	path := inDir(p.WorkingDir, where)
 	if o.files[path] == nil {
-		o.files[path] = output.NewFile(path, fileOptions(p), o.told(path))
+		o.files[path] = output.NewFile(path, o.transit(path), fileOptions(p), o.told(path))
 	}
-	return o.files[path]
+	return o.files[path], config.InstanceName(p, index)
+}
+
+// transit returns where lines are kept on their way into a file; empty if no daemon
+// will follow that would look for them.
+func (o *outputs) transit(path string) string {
+	if o.dir == "" {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(path))
+	return filepath.Join(o.dir, hex.EncodeToString(sum[:12])+".transit")
 }
 
 // told returns who is told of what makes it impossible to write a file.
@@ -195,8 +207,8 @@ func (o *outputs) capture(program string, index int, e proc.Event) error {
 
 // read reads one pipe.
 func (o *outputs) read(pipe int, program string, index int, stream output.Stream, done func()) error {
-	if f := o.file(program, stream); f != nil {
-		return o.loop.AddFile(pipe, f, program+":"+strconv.Itoa(index), stream, done)
+	if f, instance := o.file(program, index, stream); f != nil {
+		return o.loop.AddFile(pipe, f, instance, stream, done)
 	}
 	return o.loop.Add(pipe, o.log(program, index), stream, done)
 }

@@ -1,0 +1,240 @@
+package output
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Lines that are changed on their way cannot be moved by the kernel alone. Such a
+// parcel goes from the pipe into a file of its own first, again by splice(2), behind
+// a head that says where in the target it will stand. Then it is written there, and
+// at last the file of the parcel is emptied. Who finds a parcel after a kill cuts the
+// target back to where it began and writes it again: so none is lost or doubled.
+
+// headSize is the length of a parcel's head: the target's inode and length, the
+// length of the parcel, when it was read, the stream, the length of the instance's
+// name, and that.
+const (
+	headSize    = 512
+	headNumbers = 34
+)
+
+type head struct {
+	inode  uint64
+	offset int64
+	size   int64
+	parcel parcel
+}
+
+func (d head) bytes() []byte {
+	b := make([]byte, 0, headSize)
+	b = binary.LittleEndian.AppendUint64(b, d.inode)
+	b = binary.LittleEndian.AppendUint64(b, uint64(d.offset))
+	b = binary.LittleEndian.AppendUint64(b, uint64(d.size))
+	b = binary.LittleEndian.AppendUint64(b, uint64(d.parcel.at.UnixNano()))
+	name := d.parcel.instance[:min(len(d.parcel.instance), headSize-headNumbers)]
+	b = append(b, byte(d.parcel.stream), byte(min(len(name), 255)))
+	return append(b, name[:min(len(name), 255)]...)[:headSize]
+}
+
+func readHead(b []byte) head {
+	number := func(n int) uint64 { return binary.LittleEndian.Uint64(b[8*n:]) }
+	d := head{inode: number(0), offset: int64(number(1)), size: int64(number(2))}
+	d.parcel.at, d.parcel.stream = time.Unix(0, int64(number(3))), Stream(b[32])
+	d.parcel.instance = string(b[headNumbers : headNumbers+int(b[33])])
+	return d
+}
+
+// moveLines moves some lines of what the pipe holds, in another form.
+func (f *File) moveLines(s *source, h *hands, now time.Time) (int, error) {
+	data, err := h.peek(s.fd)
+	if err != nil {
+		return 0, err
+	}
+	if s.shared || f.options.JSON {
+		data = data[:wholeLines(data, s.fd)]
+	}
+	if len(data) == 0 {
+		return 0, unix.EAGAIN
+	}
+	b := parcel{data: data, at: now, instance: s.instance, stream: s.stream}
+	room := f.room()
+	if f.due(now) {
+		room = 0
+	}
+	text, used := f.options.format(b, room, f.midLine)
+	if !f.midLine && f.size > 0 && (f.due(now) || int64(len(text)) > f.room()) {
+		if err := f.rotate(); err != nil {
+			return 0, err
+		}
+		text, used = f.options.format(b, f.room(), false)
+	}
+	if err := f.keep(s, b, used); err != nil {
+		return 0, err
+	}
+	if err := f.put(text, s, now); err != nil {
+		return 0, err
+	}
+	return used, nil
+}
+
+// keep moves the first n bytes of the parcel, which the pipe holds, into its file.
+func (f *File) keep(s *source, b parcel, n int) error {
+	d := head{inode: f.inode, offset: f.size, size: int64(n), parcel: b}
+	if _, err := unix.Pwrite(f.spool, d.bytes(), 0); err != nil {
+		return err
+	}
+	got, err := f.fill(s, 0, n)
+	if err != nil && got == 0 {
+		return err
+	}
+	f.pending = true
+	if got < n { // no room for all of it: it is written in pieces
+		if err := f.redo(s); err != nil {
+			return err
+		}
+		return later(lineTime)
+	}
+	return nil
+}
+
+// fill moves bytes from the pipe until the parcel has n.
+func (f *File) fill(s *source, got, n int) (int, error) {
+	for got < n {
+		at := int64(headSize + got)
+		size, err := retry(func() (int64, error) {
+			return unix.Splice(s.fd, nil, f.spool, &at, n-got, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+		})
+		if err != nil || size == 0 {
+			return got, err
+		}
+		got += int(size)
+	}
+	return got, nil
+}
+
+// put writes text at the end of the file, all of it or nothing, and is done with
+// the parcel.
+func (f *File) put(text []byte, s *source, now time.Time) error {
+	at := f.size
+	for rest := text; len(rest) > 0; {
+		n, err := unix.Pwrite(f.fd, rest, f.size)
+		if err == nil && n == 0 {
+			err = io.ErrShortWrite
+		}
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			f.size = at
+			return errors.Join(err, unix.Ftruncate(f.fd, at))
+		}
+		f.size, rest = f.size+int64(max(n, 0)), rest[max(n, 0):]
+	}
+	if _, err := unix.Seek(f.fd, f.size, unix.SEEK_SET); err != nil {
+		return err
+	}
+	f.last = now
+	if f.midLine = !f.endsLine(); f.midLine {
+		f.owner = s
+	}
+	return f.forget()
+}
+
+// forget empties the file of the parcel: that it was written is certain now.
+func (f *File) forget() error {
+	err := unix.Ftruncate(f.spool, 0)
+	if err == nil {
+		f.pending, f.waiting = false, time.Time{}
+	}
+	return err
+}
+
+// redo writes a parcel that is not known to have been written: after a kill, or
+// when there was no room. s is the pipe that is read now, if one is.
+func (f *File) redo(s *source) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(f.spool, &st); err != nil {
+		return err
+	}
+	if st.Size <= headSize {
+		return f.forget()
+	}
+	raw := make([]byte, min(st.Size, headSize+largePipe))
+	if n, err := unix.Pread(f.spool, raw, 0); err != nil || n < len(raw) {
+		return fmt.Errorf("cannot read the lines that were to be written: %w", err)
+	}
+	d := readHead(raw)
+	if got := len(raw) - headSize; int64(got) < d.size {
+		switch {
+		case s != nil && s.instance == d.parcel.instance && s.stream == d.parcel.stream:
+			raw = f.complete(s, raw, got, int(d.size))
+		case raw[len(raw)-1] != '\n' && f.waits():
+			return later(lineTime)
+		case raw[len(raw)-1] != '\n': // others are not held up for ever
+			raw = append(raw, '\n')
+		}
+	}
+	if d.inode == f.inode && f.size > d.offset {
+		if err := f.cutBack(d.offset); err != nil {
+			return err
+		}
+	}
+	d.parcel.data = raw[headSize:]
+	text, _ := f.options.format(d.parcel, 1<<62, f.midLine)
+	return f.put(text, s, d.parcel.at)
+}
+
+// restTime is how long the rest of a line is waited for that a kill has torn: whose
+// it is may not be known to the next worker yet.
+const restTime = 10 * time.Second
+
+// waits reports whether the rest of a line may still come, before others print.
+func (f *File) waits() bool {
+	if f.waiting.IsZero() {
+		f.waiting = time.Now().Add(restTime)
+	}
+	return time.Now().Before(f.waiting)
+}
+
+// complete adds what of a parcel is still in its pipe, after a kill in the middle of
+// the move.
+func (f *File) complete(s *source, raw []byte, got, n int) []byte {
+	all, _ := f.fill(s, got, n) // what does not come now stays in the pipe
+	more := make([]byte, all-got)
+	size, _ := unix.Pread(f.spool, more, int64(headSize+got))
+	return append(raw, more[:max(size, 0)]...)
+}
+
+// cutBack removes from the file what a killed process has written of a parcel.
+func (f *File) cutBack(to int64) error {
+	if err := unix.Ftruncate(f.fd, to); err != nil {
+		return err
+	}
+	return f.look()
+}
+
+// openSpool opens the file of the parcel, and writes what is in it.
+func (f *File) openSpool(s *source) (err error) {
+	if f.spool < 0 {
+		if f.spool, err = openTransit(f.transit); err != nil {
+			f.spool = -1
+			return fmt.Errorf("cannot keep lines on their way: %w", err)
+		}
+		f.pending = true
+	}
+	if f.pending {
+		return f.redo(s)
+	}
+	return nil
+}
+
+// openTransit opens the file of a parcel; without a path it is in memory.
+func openTransit(path string) (int, error) {
+	if path == "" {
+		return unix.MemfdCreate("pm-parcel", unix.MFD_CLOEXEC)
+	}
+	return unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+}
