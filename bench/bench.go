@@ -27,6 +27,10 @@ var (
 	cageSource []byte
 	//go:embed spawn/spawn.c
 	spawnSource []byte
+	//go:embed copy/copy.c
+	copySource []byte
+	//go:embed print/print.c
+	printSource []byte
 )
 
 // bench is one run: its directory, what it measures and what it has found.
@@ -35,6 +39,8 @@ type bench struct {
 	dir         string // of everything, removed at the end
 	idle        string // path of the supervised program
 	adversary   string // path of one that does not want to end
+	printer     string // path of one that prints much
+	printed     int    // MiB that it prints
 	floor, pm   *supervisor
 	supervisord *supervisor // nil, like the next: not installed, or not wanted
 	runit, s6   *supervisor
@@ -51,7 +57,7 @@ func newBench(ctx context.Context, o options, progress io.Writer) (*bench, error
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a directory to work in: %w", err)
 	}
-	b := &bench{options: o, dir: dir, idle: filepath.Join(dir, "idle"), progress: progress, samples: map[string]map[string][]float64{}}
+	b := &bench{options: o, dir: dir, idle: filepath.Join(dir, "idle"), printed: printedMiB, progress: progress, samples: map[string]map[string][]float64{}}
 	if err := b.build(ctx); err != nil {
 		return nil, errors.Join(err, b.close())
 	}

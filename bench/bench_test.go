@@ -74,6 +74,29 @@ func TestFloorStartsReplacesAndStops(t *testing.T) {
 	}
 }
 
+// What takes the place of floor has in its file what was printed.
+func TestCopyKeepsLines(t *testing.T) {
+	b := newTestBench(t)
+	b.printed = 1
+	copier, err := b.buildCapture(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = b.with(t.Context(), copier, load{1, printing}, func(s *session, _ time.Duration) error {
+		if err := s.capture(t.Context()); err != nil {
+			return err
+		}
+		lines, err := os.ReadFile(filepath.Join(s.dir, "lines"))
+		if want := bytes.Repeat([]byte(strings.Repeat("x", 199)+"\n"), 17*327); !bytes.Equal(lines, want) {
+			t.Errorf("%d bytes of %d are kept", len(lines), len(want))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestFloorLetsAFailedStartEnd(t *testing.T) {
 	b := newTestBench(t)
 	b.idle = filepath.Join(b.dir, "missing")
@@ -330,6 +353,7 @@ func TestPMConfig(t *testing.T) {
 		want string
 	}{
 		{load{4000, defaults}, "[programs.idle]\ncmd = [\"/i\",\"/s\"]\nnumprocs = 4000\n"},
+		{load{1, printing}, "[programs.idle]\ncmd = [\"/i\",\"/s\"]\nnumprocs = 1\nstarttime = 0\nautorestart = \"always\"\nbackoff.burst = 1000000\nstdout = \"lines\"\nlogs.rotate = \"10M\"\n"},
 		{load{500, wild}, "[programs.idle]\ncmd = [\"/i\",\"/s\"]\nnumprocs = 1\nkill.sequence = [\"KILL 1s\"]\nstarttime = 0\nstdout = \"discard\"\nstderr = \"discard\"\n"},
 		{load{1000, kept}, "[programs.idle]\ncmd = [\"/i\",\"/s\"]\nnumprocs = 1000\nstarttime = 0\nautorestart = \"always\"\nbackoff.burst = 1000000\n"},
 	} {

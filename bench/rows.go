@@ -52,6 +52,7 @@ const (
 	rowFind2000       = "find-2000"
 	rowKill500        = "kill-500"
 	rowKill2000       = "kill-2000"
+	rowCapture        = "capture"
 	rowExec           = "exec"
 	rowExecExtra      = "exec-extra"
 	rowExecMemory     = "exec-memory"
@@ -100,6 +101,7 @@ func rows() []row {
 		{Name: rowFind2000, What: "find a tree of 2,000 processes among 4,000 others", Unit: "ms", Times: 1.5},
 		{Name: rowKill500, What: "kill a tree of 500 processes that withstands", Unit: "ms", Times: 1.5},
 		{Name: rowKill2000, What: "kill a tree of 2,000 processes that withstands", Unit: "ms", Times: 1.5},
+		{Name: rowCapture, What: "CPU for a GiB of lines in files that are rotated", Unit: "s", Limit: 0.9},
 		{Name: rowExec, What: "pm exec -- true, floor: tini -s -- true", Unit: "ms"},
 		{Name: rowExecExtra, What: "what pm exec -- true takes more than tini", Unit: "ms", Limit: 3},
 		{Name: rowExecMemory, What: "pm exec -- true, floor: tini: most memory", Unit: "MiB", Limit: 16},

@@ -43,6 +43,7 @@ func scenarios() []scenario {
 		{[]string{rowStatusClient, rowStatusServer}, measureStatus},
 		{[]string{rowFind1, rowFind100, rowFind2000}, measureFind},
 		{[]string{rowKill500, rowKill2000}, measureKill},
+		{[]string{rowCapture}, measureCapture},
 		{[]string{rowExec, rowExecExtra, rowExecMemory}, measureExec},
 		{[]string{rowExecCPU}, measureExecCPU},
 		{[]string{rowKeptMain, rowExtraMain, rowKeptAll, rowExtraAll}, measureSurvival},
@@ -57,7 +58,7 @@ func (b *bench) inTurns(what string, sups []*supervisor, do func(s *supervisor, 
 	for round := range max(b.rounds, b.supervisorRounds) {
 		for _, s := range sups {
 			rounds := b.rounds
-			if s != b.floor && s != b.pm {
+			if s != nil && s.name != nameFloor && s != b.pm {
 				rounds = b.supervisorRounds
 			}
 			if s == nil || round >= rounds {

@@ -42,6 +42,8 @@ const (
 	wild
 	// straying is plain, but each program has started another that left its session.
 	straying
+	// printing is one program that prints much, into files that are rotated.
+	printing
 )
 
 // supervisor is one of those that are compared.
@@ -70,6 +72,8 @@ func (s *session) argv() []string {
 		return []string{s.bench.adversary, s.arena(), strconv.Itoa(s.load.n), wildPause}
 	case straying:
 		return []string{s.stray()}
+	case printing:
+		return s.printer()
 	}
 	return []string{s.bench.idle, s.socket}
 }
@@ -146,6 +150,8 @@ func pmConfig(l load, argv []string) string {
 		config += immediate
 	case wild:
 		config += "kill.sequence = [\"KILL 1s\"]\nstarttime = 0\nstdout = \"discard\"\nstderr = \"discard\"\n"
+	case printing:
+		config += immediate + "stdout = \"lines\"\nlogs.rotate = \"10M\"\n"
 	case crash:
 		config += "startretries = \"unlimited\"\nbackoff = { initial = \"50ms\", factor = 1, max = \"50ms\", burst = 1000000 }\nstdout = \"discard\"\nstderr = \"discard\"\n"
 	}
@@ -174,6 +180,10 @@ func supervisordSupervisor(path string) *supervisor {
 // them, and as many descriptors as they need, since every child of supervisord
 // closes all of those.
 func supervisordConfig(s *session) string {
+	stdout := "NONE"
+	if s.load.kind == printing {
+		stdout = filepath.Join(s.dir, "lines") + "\nstdout_logfile_maxbytes = 10MB\nstdout_logfile_backups = 5"
+	}
 	const fdsOfProgram, fdsOfSelf = 5, 64
 	return fmt.Sprintf(`[supervisord]
 directory = %[1]s
@@ -193,9 +203,9 @@ numprocs = %[3]d
 process_name = %%(program_name)s_%%(process_num)d
 startsecs = 0
 autorestart = true
-stdout_logfile = NONE
+stdout_logfile = %[6]s
 stderr_logfile = NONE
-`, s.dir, supervisordSocket, s.load.n, max(1024, fdsOfProgram*s.load.n+fdsOfSelf), strings.Join(s.argv(), " "))
+`, s.dir, supervisordSocket, s.load.n, max(1024, fdsOfProgram*s.load.n+fdsOfSelf), strings.Join(s.argv(), " "), stdout)
 }
 
 // environ is what all supervisors get, so that a run does not depend on the
