@@ -620,7 +620,7 @@ func TestDefaults(t *testing.T) {
 		Name: "x", NumProcs: 1, Autostart: true, Autorestart: "unexpected", ExitCodes: []Exit{{}}, StartRetries: 3,
 		StartTime: time.Second, StopSignal: "TERM", StopTime: 10 * time.Second, Type: "service", Priority: 999, OnDaemonDeath: "keep",
 		Backoff: Backoff{time.Second, time.Minute, 2, 0.1, time.Minute, 5, 10 * time.Second},
-		Logs: Logs{Files: 5, Timestamps: "off", Format: "raw", Scrape: Scrape{
+		Logs: Logs{Files: 5, Timestamps: "off", Format: "raw", OnFull: "block", Scrape: Scrape{
 			Format: "auto", Invalid: "wrap", OnFull: "block", MaxLine: 1 << 20, Buffer: 1 << 20, Resend: 1 << 20, SpoolSize: 1 << 30, Linger: 10 * time.Second,
 		}},
 	}

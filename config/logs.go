@@ -19,17 +19,21 @@ type Logs struct {
 	Timestamps string
 	Prefix     string // {instance} and {stream} are replaced; empty: none
 	Format     string // "raw" or "json"
+	OnFull     string // "block" or "drop"
 	Scrape     Scrape
 }
 
 // passes reports whether output has to pass through pm on its way to a file.
 func (l *Logs) passes() bool {
-	return l.Rotate > 0 || l.RotateAge > 0 || l.Zone() != nil || l.Prefix != "" || l.Format == "json"
+	return l.Rotate > 0 || l.RotateAge > 0 || l.stamped() || l.Prefix != "" || l.Format == "json" || l.OnFull == "drop"
 }
+
+// stamped reports whether lines get the time.
+func (l *Logs) stamped() bool { return l.Timestamps != "off" && l.Timestamps != "" }
 
 // Zone returns the time zone of Timestamps; nil: they are off.
 func (l *Logs) Zone() *time.Location {
-	if l.Timestamps == "off" || l.Timestamps == "" {
+	if !l.stamped() {
 		return nil
 	}
 	zone, err := loadZone(l.Timestamps)

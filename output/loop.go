@@ -77,6 +77,7 @@ type source struct {
 	next     *source // of the same sink, added earlier
 	parked   bool    // only what comes anew is told of; belongs to run
 	large    bool    // it was made larger, or cannot be; belongs to run
+	torn     bool    // the beginning of the line that it is in was dropped; belongs to run
 	shared   bool    // others print into the same sink; belongs to run
 }
 

@@ -34,6 +34,9 @@ type FileOptions struct {
 	// line, base64 if it is no UTF-8, and partial for a piece of a line that is too
 	// long.
 	JSON bool
+	// Drop has lines dropped, and counted, that a file which cannot be written, or a
+	// full disk, does not take once their pipe is full; else the program waits.
+	Drop bool
 }
 
 // File is a file that programs print into through pipes, by a [Loop]. Like what
@@ -49,7 +52,7 @@ type File struct {
 	feed
 	path    string
 	transit string // path of the file for lines on their way; empty: in memory
-	tell    func(error)
+	tell    func(Condition)
 
 	mu      sync.Mutex // guards all below
 	options FileOptions
@@ -64,17 +67,20 @@ type File struct {
 	owner   *source   // who prints that line; nil: not known
 	ripe    bool      // it is to be rotated at the end of this line
 	closed  bool
-	failing bool      // it cannot be written …
-	again   time.Time // … until it is tried again
+	problem error     // it cannot be written; nil: it can …
+	again   time.Time // … when it is tried again
+	dropped Dropped
 }
 
 // NewFile returns a file, which is opened when there is something to write. Lines
 // that are changed on their way go through a file at the path transit, where they are
-// found after a kill; it may be empty if nobody will look. tell is called with what
-// makes writing impossible, and with nil when it is possible again; it must return
-// at once.
-func NewFile(path, transit string, o FileOptions, tell func(error)) *File {
-	return &File{path: path, transit: transit, options: o, tell: tell, fd: -1, spool: -1}
+// found after a kill; it may be empty if nobody will look. tell is called when
+// the file cannot be written and when it can be again; it must return at once and not
+// call the file.
+func NewFile(path, transit string, o FileOptions, tell func(Condition)) *File {
+	f := &File{path: path, transit: transit, options: o, tell: tell, fd: -1, spool: -1}
+	f.dropped = f.recall()
+	return f
 }
 
 // Set changes how the file is written from now on.
@@ -96,7 +102,7 @@ func (f *File) Reopen() {
 		_ = f.openSpool(nil) // else what is on its way goes to the new one
 	}
 	f.close()
-	f.failing = false
+	f.again = time.Time{}
 }
 
 // Close closes the file for good. No loop may read into it any more.
@@ -133,8 +139,11 @@ func (f *File) take(s *source, h *hands) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
-	if f.failing && now.Before(f.again) {
-		return 0, later(f.again.Sub(now))
+	if f.problem != nil && now.Before(f.again) {
+		return f.hold(s, h, now)
+	}
+	if s.torn {
+		return f.dropRest(s, h)
 	}
 	n, err := f.move(s, h, now)
 	switch {
@@ -142,22 +151,31 @@ func (f *File) take(s *source, h *hands) (int, error) {
 	case errors.Is(err, io.EOF):
 		return 0, nil
 	case err != nil:
-		return 0, f.fail(err, now)
-	case f.failing:
-		f.failing = false
-		f.tell(nil)
+		f.fail(err, now)
+		return f.hold(s, h, now)
+	case f.problem != nil:
+		f.problem = nil
+		f.tell(f.condition())
 	}
 	return n, err
 }
 
 // fail leaves what programs print in their pipes for a while.
-func (f *File) fail(err error, now time.Time) error {
-	if !f.failing {
-		f.tell(fmt.Errorf("cannot write %s: %w", f.path, err))
+func (f *File) fail(err error, now time.Time) {
+	first := f.problem == nil
+	f.problem, f.again = fmt.Errorf("cannot write %s: %w", f.path, err), now.Add(tryAgain)
+	if first {
+		f.tell(f.condition())
 	}
 	f.close()
-	f.failing, f.again = true, now.Add(tryAgain)
-	return later(tryAgain)
+}
+
+// hold leaves what a pipe holds in it, if there is room.
+func (f *File) hold(s *source, h *hands, now time.Time) (int, error) {
+	if f.options.Drop {
+		return f.drop(s, h, now)
+	}
+	return 0, later(f.again.Sub(now))
 }
 
 // lineTime is how long a program waits whose file has a line of another one that is
@@ -224,7 +242,7 @@ func wholeLines(data []byte, pipe int) int {
 	if n := bytes.LastIndexByte(data, '\n') + 1; n > 0 {
 		return n
 	}
-	if len(data) >= fullPipe || over(pipe) {
+	if len(data) >= min(fullPipe, fullAt(pipe)) || over(pipe) {
 		return len(data)
 	}
 	return 0

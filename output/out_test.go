@@ -61,7 +61,7 @@ func through(t *testing.T, f *File, text ...string) {
 	})
 }
 
-func quiet(error) {}
+func quiet(Condition) {}
 
 // whole returns what all files of path hold, the oldest first.
 func whole(t *testing.T, path string) (data []byte, files int) {
@@ -279,7 +279,7 @@ func TestFileOfOthers(t *testing.T) {
 func TestFileCannotBeWritten(t *testing.T) {
 	dir := t.TempDir()
 	told := make(chan error, 10)
-	f := NewFile(filepath.Join(dir, "sub", "log"), "", FileOptions{}, func(err error) { told <- err })
+	f := NewFile(filepath.Join(dir, "sub", "log"), "", FileOptions{}, func(c Condition) { told <- c.Problem })
 	t.Run("print", func(t *testing.T) {
 		w := into(t, f, "web")[0]
 		_, _ = w.WriteString("one\n")
@@ -308,7 +308,7 @@ func TestFilePump(*testing.T) {
 	if path == "" {
 		return // it is no test
 	}
-	pumpInto(NewFile(path, "", FileOptions{Size: 200_000, Files: fileFiles}, func(err error) { fmt.Fprintln(os.Stderr, err) }))
+	pumpInto(NewFile(path, "", FileOptions{Size: 200_000, Files: fileFiles}, func(c Condition) { fmt.Fprintln(os.Stderr, c.Problem) }))
 }
 
 // pumpInto reads descriptor 3 into a file, and ends with it.

@@ -217,17 +217,26 @@ func (f *File) cutBack(to int64) error {
 }
 
 // openSpool opens the file of the parcel, and writes what is in it.
-func (f *File) openSpool(s *source) (err error) {
-	if f.spool < 0 {
-		if f.spool, err = openTransit(f.transit); err != nil {
-			f.spool = -1
-			return fmt.Errorf("cannot keep lines on their way: %w", err)
-		}
-		f.pending = true
+func (f *File) openSpool(s *source) error {
+	if err := f.reachSpool(); err != nil {
+		return err
 	}
 	if f.pending {
 		return f.redo(s)
 	}
+	return nil
+}
+
+// reachSpool opens the file of the parcel, in which there may be one.
+func (f *File) reachSpool() (err error) {
+	if f.spool >= 0 {
+		return nil
+	}
+	if f.spool, err = openTransit(f.transit); err != nil {
+		f.spool = -1
+		return fmt.Errorf("cannot keep lines on their way: %w", err)
+	}
+	f.pending = true
 	return nil
 }
 

@@ -115,7 +115,7 @@ func TestPrefixPump(*testing.T) {
 	if path == "" {
 		return // it is no test
 	}
-	pumpInto(NewFile(path, path+"-transit", FileOptions{Size: 200_000, Files: fileFiles, Prefix: "> ", Timestamps: time.UTC}, func(err error) { fmt.Fprintln(os.Stderr, err) }))
+	pumpInto(NewFile(path, path+"-transit", FileOptions{Size: 200_000, Files: fileFiles, Prefix: "> ", Timestamps: time.UTC}, func(c Condition) { fmt.Fprintln(os.Stderr, c.Problem) }))
 }
 
 // However often and whenever the writer of changed lines is killed, none is lost,
@@ -209,7 +209,7 @@ func TestChangedLinesOnFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	told := make(chan error, 10)
-	f := NewFile(path, "", FileOptions{Prefix: "> "}, func(err error) { told <- err })
+	f := NewFile(path, "", FileOptions{Prefix: "> "}, func(c Condition) { told <- c.Problem })
 	t.Run("print", func(t *testing.T) {
 		w := into(t, f, "web")[0]
 		_, _ = w.WriteString("one\ntwo\n")

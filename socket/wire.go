@@ -46,9 +46,20 @@ type Instance struct {
 	// Scrape tells what has become of the lines that are shipped (logs.scrape): the
 	// document of pm scrape-logs --json. Empty if none are.
 	Scrape json.RawMessage `json:"scrape,omitempty"`
+	// Output tells what is wrong with the files that pm writes for it; null if
+	// nothing is.
+	Output *Output `json:"output,omitempty"`
 	// OK is false when the instance is not in its desired state: pm status
 	// then exits with 3.
 	OK bool `json:"ok"`
+}
+
+// Output tells what has become of the lines that pm writes into the files of a program.
+// Instances that share a file share this.
+type Output struct {
+	Problem      string `json:"problem,omitempty"` // why they wait, or are dropped, now
+	DroppedLines uint64 `json:"dropped_lines"`
+	DroppedBytes uint64 `json:"dropped_bytes"`
 }
 
 // Task names a task and its state.

@@ -15,6 +15,7 @@ import (
 	"pm.example/output"
 	"pm.example/proc"
 	"pm.example/runner"
+	"pm.example/socket"
 )
 
 // outputs are where programs print that do not write to their files themselves: a
@@ -134,7 +135,7 @@ func writtenFiles(p *config.Program) (paths []string) {
 
 func fileOptions(p *config.Program) output.FileOptions {
 	l := &p.Logs
-	return output.FileOptions{Size: l.Rotate, Age: l.RotateAge, Files: l.Files, Total: l.Total, Timestamps: l.Zone(), Prefix: l.Prefix, JSON: l.Format == "json"}
+	return output.FileOptions{Size: l.Rotate, Age: l.RotateAge, Files: l.Files, Total: l.Total, Timestamps: l.Zone(), Prefix: l.Prefix, JSON: l.Format == "json", Drop: l.OnFull == "drop"}
 }
 
 // file returns the file that pm writes for a stream of an instance, and the name
@@ -171,14 +172,35 @@ func (o *outputs) transit(path string) string {
 }
 
 // told returns who is told of what makes it impossible to write a file.
-func (o *outputs) told(path string) func(error) {
-	return func(problem error) {
-		if problem == nil {
+func (o *outputs) told(path string) func(output.Condition) {
+	return func(c output.Condition) {
+		switch {
+		case c.Problem != nil:
+			o.slog.Error("output waits in its pipes", "problem", c.Problem)
+		case c.Dropped.Bytes > 0:
+			o.slog.Warn("output is written again", "file", path, "dropped_lines", c.Dropped.Lines, "dropped_bytes", c.Dropped.Bytes)
+		default:
 			o.slog.Info("output is written again", "file", path)
-			return
 		}
-		o.slog.Error("output waits in its pipes", "problem", problem)
 	}
+}
+
+// status tells how the files are that pm writes for a program; nil if there is
+// nothing to tell.
+func (o *outputs) status(p *config.Program) *socket.Output {
+	var out socket.Output
+	for _, f := range o.written(p) {
+		c := f.Condition()
+		out.DroppedLines += c.Dropped.Lines
+		out.DroppedBytes += c.Dropped.Bytes
+		if c.Problem != nil {
+			out.Problem = c.Problem.Error()
+		}
+	}
+	if out == (socket.Output{}) {
+		return nil
+	}
+	return &out
 }
 
 // capture reads the pipes of a spawned task into the log of its instance or into

@@ -53,6 +53,9 @@ func (s *service) Status(ctx context.Context, selectors []string) (socket.Status
 	for n := range list {
 		out.Instances[n] = wireInstance(&list[n])
 		out.Instances[n].Scrape = s.scrapeStatus(&list[n])
+		if p := s.reload.program(list[n].Program); p != nil {
+			out.Instances[n].Output = s.outputs.status(p)
+		}
 	}
 	return out, nil
 }

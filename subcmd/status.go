@@ -189,7 +189,21 @@ func statusRow(o statusOptions, i socket.Instance) []string {
 	} else if o.tasks {
 		row = append(row, "-", "-")
 	}
-	return append(row, i.Detail)
+	return append(row, detail(i))
+}
+
+// detail is what there is to say of an instance's state, or else of its output.
+func detail(i socket.Instance) string {
+	switch o := i.Output; {
+	case i.Detail != "" || o == nil:
+		return i.Detail
+	case o.DroppedLines > 0:
+		return strings.TrimPrefix(o.Problem+"; ", "; ") + "dropped " + strconv.FormatUint(o.DroppedLines, 10) + " lines"
+	case o.Problem != "":
+		return "output waits: " + o.Problem
+	default:
+		return ""
+	}
 }
 
 // usage tells the CPU time and memory of a process, as the kernel has them now.
