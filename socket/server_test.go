@@ -33,8 +33,8 @@ func TestAnswers(t *testing.T) {
 		{"wait", request("POST", "/v1/wait", `{"selectors":["a"],"for":"healthy","timeout_seconds":0.5}`), `{"schema":1,"results":[]}`},
 		{"config", request("GET", "/v1/config", ""), `{"programs":{"a":{"cmd":["<&>"]}}}`},
 		{"version", request("GET", "/v1/version", ""), `{"schema":1,"version":"1.2.3","api":"v1"}`},
-		{"logs", request("GET", "/v1/logs?sel=a&lines=-1&stream=stderr&follow", ""), `{"schema":1,"time":"0001-01-01T00:00:00Z","instance":"a","stream":"","line":"-1 stderr true"}`},
-		{"logs by default", request("GET", "/v1/logs?sel=a", ""), `{"schema":1,"time":"0001-01-01T00:00:00Z","instance":"a","stream":"","line":"10  false"}`},
+		{"logs", request("GET", "/v1/logs?sel=a&lines=-1&stream=stderr&follow", ""), `{"schema":1,"instance":"a","line":"-1 stderr true"}`},
+		{"logs by default", request("GET", "/v1/logs?sel=a", ""), `{"schema":1,"instance":"a","line":"10  false"}`},
 		{"events", request("GET", "/v1/events?since=41&follow=0", ""), `{"schema":1,"seq":42,"time":"0001-01-01T00:00:00Z","type":"running","message":"false"}`},
 		{"HTTP/1.0", "GET /v1/version HTTP/1.0\r\n\r\n", `{"schema":1,"version":"1.2.3","api":"v1"}`},
 	} {

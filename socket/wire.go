@@ -177,9 +177,9 @@ type EventsRequest struct {
 // LogLine is one line of GET /v1/logs.
 type LogLine struct {
 	Schema   int       `json:"schema"`
-	Time     time.Time `json:"time"` // when pm read it; zero if the program writes to its file itself
+	Time     time.Time `json:"time,omitzero"` // when pm read it; zero if the program writes to its file itself
 	Instance string    `json:"instance"`
-	Stream   string    `json:"stream"`
+	Stream   string    `json:"stream,omitempty"` // empty if both print into one file
 	Line     string    `json:"line"`             // without its newline; invalid UTF-8 replaced
 	Base64   string    `json:"base64,omitempty"` // the bytes, when they are not valid UTF-8
 	Partial  bool      `json:"partial,omitempty"`

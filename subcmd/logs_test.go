@@ -35,8 +35,8 @@ func TestLogs(t *testing.T) {
 		{"logs db nosuch", 4, "10 \"\" false\ncaf\xe9\n", unknown},
 		{"logs nosuch", 4, "", unknown},
 		{
-			"logs --json db", 0, `{"schema":1,"time":"0001-01-01T00:00:00Z","instance":"db","stream":"stdout","line":"10 \"\" false"}` + "\n" +
-				`{"schema":1,"time":"0001-01-01T00:00:00Z","instance":"db","stream":"stderr","line":"caf` + "\ufffd" + `","base64":"Y2Fm6Q==","partial":true}` + "\n", "",
+			"logs --json db", 0, `{"schema":1,"instance":"db","stream":"stdout","line":"10 \"\" false"}` + "\n" +
+				`{"schema":1,"instance":"db","stream":"stderr","line":"caf` + "\ufffd" + `","base64":"Y2Fm6Q==","partial":true}` + "\n", "",
 		},
 	} {
 		t.Run(test.args, func(t *testing.T) {
