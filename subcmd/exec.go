@@ -165,7 +165,8 @@ type foreground struct {
 	group   *runner.Group
 	last    atomic.Pointer[runner.Event] // the event that ended it
 	ended   chan struct{}
-	outputs *outputs // nil: nothing passes through pm
+	outputs *outputs    // nil: pm writes no files
+	scrape  *execScrape // nil: nothing is shipped
 	log     *slog.Logger
 	stderr  io.Writer
 	quiet   bool
@@ -181,7 +182,11 @@ func runExec(ctx context.Context, e *env, o execOptions, program *config.Program
 	}
 	defer f.dieToo() // after the keeper has cleaned up
 	defer f.keeper.Close()
-	spec, err := execSpec(program, f.keeper.shared)
+	if f.scrape, err = newExecScrape(e, program, o.quiet); err != nil {
+		return err
+	}
+	defer f.scrape.end()
+	spec, err := execSpec(program, f.keeper.shared, f.scrape)
 	if err != nil {
 		return usageError(err)
 	}
@@ -250,6 +255,7 @@ func (f *foreground) write(program *config.Program) error {
 
 // capture takes the pipes of a program whose files pm writes.
 func (f *foreground) capture(program string, index int, ev proc.Event) {
+	f.scrape.capture(&ev)
 	if f.outputs == nil {
 		ev.ClosePipes()
 		return
@@ -260,7 +266,7 @@ func (f *foreground) capture(program string, index int, ev proc.Event) {
 }
 
 // execSpec is the program with pm's own descriptors where it names none.
-func execSpec(p *config.Program, shared bool) (*runner.Program, error) {
+func execSpec(p *config.Program, shared bool, scrape *execScrape) (*runner.Program, error) {
 	spec, err := assemble(p, os.Environ())
 	if err != nil {
 		return nil, err
@@ -277,6 +283,8 @@ func execSpec(p *config.Program, shared bool) (*runner.Program, error) {
 		inherit(&c.Stdin, p.Stdin, os.Stdin)
 		inherit(&c.Stdout, p.Stdout, os.Stdout)
 		inherit(&c.Stderr, p.Stderr, os.Stderr)
+		scrape.pipe(&c.Stdout)
+		scrape.pipe(&c.Stderr)
 		c.Terminal, c.Shared, c.Inherit, c.Listen = true, shared, len(listen) == 0, listen
 		return c, nil
 	}

@@ -206,8 +206,13 @@ func (s *service) sources(i runner.Instance, stream output.Stream) []logSource {
 // sources lists where the output of an instance is, its log first.
 func (o *outputs) sources(p *config.Program, index int, stream output.Stream) []logSource {
 	list := []logSource{ringSource{o, o.log(p.Name, index), stream}}
+	return append(list, fileSources(p, stream)...)
+}
+
+// fileSources lists the files that a program prints into.
+func fileSources(p *config.Program, stream output.Stream) (list []logSource) {
 	if p.Stderr == p.Stdout && isFile(p.Stdout) || p.Stderr == "stdout" && isFile(p.Stdout) {
-		return append(list, fileSource{inDir(p.WorkingDir, p.Stdout), output.Both})
+		return []logSource{fileSource{inDir(p.WorkingDir, p.Stdout), output.Both}}
 	}
 	if isFile(p.Stdout) && stream != output.Stderr {
 		list = append(list, fileSource{inDir(p.WorkingDir, p.Stdout), output.Stdout})

@@ -44,12 +44,17 @@ func assignments(table map[string]string) (list []string) {
 
 // scrapeOf returns what the pipeline of an instance is made of. Everything that it
 // has to say goes to tell.
-func scrapeOf(p *config.Program, spool string, stdout io.Writer, tell func(string)) (scrapeOptions, error) {
-	o, err := scrapeFlags(p, spool).pipeline(&env{getenv: os.Getenv, stdout: stdout}, io.Discard)
-	for i := range o.receivers {
-		o.receivers[i].Tell = tell
+func scrapeOf(p *config.Program, spool string, tell func(string)) (scrapeOptions, error) {
+	return scrapeFlags(p, spool).silent(tell)
+}
+
+// silent is pipeline for one that writes to no stream of its own.
+func (o *scrapeLogsOptions) silent(tell func(string)) (scrapeOptions, error) {
+	out, err := o.pipeline(&env{getenv: os.Getenv, stdout: io.Discard}, io.Discard)
+	for i := range out.receivers {
+		out.receivers[i].Tell = tell
 	}
-	return o, err
+	return out, err
 }
 
 // checkScrape reports what of logs.scrape makes no sense.
@@ -59,9 +64,9 @@ func checkScrape(p *config.Program) error {
 		return nil
 	}
 	if slices.Contains(s.To, "-") {
-		return errors.New("logs.scrape.to: a daemon has no standard output to ship to (accepted: URLs, see pm scrape-logs)")
+		return errors.New("logs.scrape.to: \"-\" is where lines go as they are (accepted: URLs, see pm scrape-logs)")
 	}
-	if _, err := scrapeOf(p, s.Spool, io.Discard, func(string) {}); err != nil {
+	if _, err := scrapeOf(p, s.Spool, func(string) {}); err != nil {
 		return fmt.Errorf("logs.scrape: %w", err)
 	}
 	return nil

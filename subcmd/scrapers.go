@@ -2,7 +2,6 @@ package subcmd
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -140,7 +139,7 @@ func (s *scrapers) attempt(ctx context.Context, finish <-chan struct{}, job *scr
 			return err
 		}
 	}
-	options, err := scrapeOf(p, spool, io.Discard, func(text string) { s.slog.Warn("scrape: "+text, "instance", job.name()) })
+	options, err := scrapeOf(p, spool, func(text string) { s.slog.Warn("scrape: "+text, "instance", job.name()) })
 	if err != nil {
 		return err
 	}
