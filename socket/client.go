@@ -30,6 +30,10 @@ const (
 	maxQuery  = 8 << 10   // bytes of selectors in one request: its header is bounded
 )
 
+// comeback is how long a daemon that was there may be away before who follows gives
+// it up: a worker that dies often is started again after some seconds only.
+const comeback = 10 * time.Second
+
 // dialAgain is how often a patient client looks for the daemon.
 const dialAgain = 10 * time.Millisecond
 
@@ -221,6 +225,7 @@ func (c *Client) followLogs(ctx context.Context, req LogsRequest, fn func(LogLin
 		}
 		return fn(l)
 	}
+	var lost time.Time // when the daemon was there last
 	for {
 		req.From = places
 		body, err := json.Marshal(req)
@@ -229,7 +234,13 @@ func (c *Client) followLogs(ctx context.Context, req LogsRequest, fn func(LogLin
 		}
 		err = follow(ctx, c, http.MethodPost, "/v1/follow", nil, body, take)
 		var p *Problem
-		if ctx.Err() != nil || !errors.As(err, &p) || !p.lost {
+		if ctx.Err() != nil || !errors.As(err, &p) {
+			return err
+		}
+		switch {
+		case p.lost:
+			lost = time.Now()
+		case p.Code != CodeUnreachable || time.Since(lost) > comeback:
 			return err
 		}
 		select { // a server that is ending loses whoever comes back too soon once more

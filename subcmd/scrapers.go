@@ -189,8 +189,8 @@ func (s *scrapers) counters(program string, index int) *countersDocument {
 	return &d
 }
 
-// end ends all scrapers: when all is delivered, or within their linger; with at once
-// when they are no longer wanted. What is not delivered is left to the next daemon.
+// end ends all scrapers: when all is delivered, or after their linger. With atOnce
+// they end now, and what is not delivered is left to the next daemon.
 func (s *scrapers) end(atOnce bool) {
 	s.mu.Lock()
 	for _, job := range s.jobs {
