@@ -27,10 +27,12 @@ type scrapePipeline struct {
 	limiter  *ship.Limiter
 	maxLine  int
 
-	mu        sync.Mutex // guards all below: streams are written one at a time
+	mu        sync.Mutex // guards converter and out: streams are written one at a time
 	converter *scrape.Converter
 	out       []byte // documents that are about to be shipped; reused
-	counts    scrape.Counts
+
+	counting sync.Mutex // guards counts, for moments only: a write may wait for long
+	counts   scrape.Counts
 }
 
 // newScrapePipeline makes a pipeline. Nothing moves until its run is called.
@@ -138,9 +140,9 @@ func (s *scrapeStream) end(ctx context.Context) error {
 
 // ship gives documents to all receivers. The mutex is held.
 func (p *scrapePipeline) ship(ctx context.Context, out []byte, counts scrape.Counts) error {
-	p.counts.Add(counts)
 	p.out = out
 	lines := p.limiter.Pass(out)
+	p.count(counts)
 	for _, s := range p.shippers {
 		if err := s.Ship(ctx, lines); err != nil {
 			return err
@@ -150,6 +152,12 @@ func (p *scrapePipeline) ship(ctx context.Context, out []byte, counts scrape.Cou
 		p.out = nil
 	}
 	return nil
+}
+
+func (p *scrapePipeline) count(counts scrape.Counts) {
+	p.counting.Lock()
+	defer p.counting.Unlock()
+	p.counts.Add(counts)
 }
 
 // scrapeCounters tell what has become of all lines so far.
@@ -164,12 +172,11 @@ type receiverCounters struct {
 	ship.Counters
 }
 
-// counters may be called at any time, also from other goroutines; it waits for
-// a write that waits.
+// counters may be called at any time, also from other goroutines.
 func (p *scrapePipeline) counters() scrapeCounters {
-	p.mu.Lock()
+	p.counting.Lock()
 	c := scrapeCounters{lines: p.counts, limited: p.limiter.Counters().Dropped}
-	p.mu.Unlock()
+	p.counting.Unlock()
 	for n, s := range p.shippers {
 		c.receivers = append(c.receivers, receiverCounters{p.names[n], s.Counters()})
 	}
