@@ -89,7 +89,7 @@ func TestEveryKeyIsCompared(t *testing.T) {
 		"backoff.initial": "2s", "backoff.max": "2m", "backoff.factor": "3", "backoff.jitter": "0.5", "backoff.reset_after": "9s",
 		"backoff.burst": "9", "backoff.burst_window": "9s", "kill.sequence": "INT 1s", "kill.exclude": "x",
 		"logs.rotate": "1M", "logs.rotate_age": "24h", "logs.files": "9", "logs.total": "1G",
-		"logs.timestamps": "UTC", "logs.prefix": "x", "logs.format": "json", "logs.on_full": "drop",
+		"logs.timestamps": "UTC", "logs.prefix": "x", "logs.format": "json", "logs.on_full": "drop", "logs.compress": "true",
 		"logs.scrape.to": "tcp://a:1", "logs.scrape.format": "json", "logs.scrape.invalid": "drop", "logs.scrape.ignore_keys": "a",
 		"logs.scrape.fields": "A=1", "logs.scrape.rename": "A=b", "logs.scrape.system": "true", "logs.scrape.max_line": "2M",
 		"logs.scrape.size_limit": "1K", "logs.scrape.rate_limit": "5", "logs.scrape.buffer": "2M", "logs.scrape.resend": "2M",

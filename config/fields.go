@@ -99,6 +99,8 @@ var programFields = slices.Concat([]field[Program]{
 		"Stands before each line of the files, behind the time. `{instance}` and `{stream}` are replaced. Default: nothing."),
 	declare("logs.format", wordCodec([]string{"raw", "json"}, nil), func(p *Program) *string { return &p.Logs.Format }, "raw", Live,
 		"`raw` are the bytes that the program prints. With `json` each line of the files is an object with `time`, `instance`, `stream` and `line`, and `base64` where that is no UTF-8; pieces of a line that is very long, or has no end, have `partial`."),
+	declare("logs.compress", boolCodec, func(p *Program) *bool { return &p.Logs.Compress }, "false", Live,
+		"Whether rotated files are compressed with gzip, in the background: FILE.2 becomes FILE.2.gz. FILE.1 stays as it is, for those who follow it to its end."),
 	declare("logs.on_full", wordCodec([]string{"block", "drop"}, nil), func(p *Program) *string { return &p.Logs.OnFull }, "block", Live,
 		"What happens when the files cannot be written, since their disk is full: `block` lets the program wait, once its pipe is full; `drop` drops whole lines then, and `pm status` counts them. A program that writes its files itself gets the error itself."),
 }, scrapeFields, rlimitFields(), []field[Program]{

@@ -19,6 +19,7 @@ type Logs struct {
 	Timestamps string
 	Prefix     string // {instance} and {stream} are replaced; empty: none
 	Format     string // "raw" or "json"
+	Compress   bool   // rotated files
 	OnFull     string // "block" or "drop"
 	Scrape     Scrape
 }
@@ -98,6 +99,9 @@ func logsLack(p *Program) []Problem {
 	l := &p.Logs
 	if l.Format == "json" && l.Prefix != "" {
 		return []Problem{{Key: "logs.prefix", Value: l.Prefix, Message: "no line of JSON can have it; leave logs.prefix or logs.format out"}}
+	}
+	if l.Compress && l.Rotate == 0 && l.RotateAge == 0 {
+		return []Problem{{Key: "logs.compress", Value: "true", Message: "nothing is rotated; set logs.rotate or logs.rotate_age"}}
 	}
 	if l.Total > 0 && l.Total < l.Rotate {
 		return []Problem{{

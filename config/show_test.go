@@ -126,6 +126,7 @@ umask = "022"
 logs.files = 5
 logs.timestamps = "off"
 logs.format = "raw"
+logs.compress = false
 logs.on_full = "block"
 logs.scrape.format = "auto"
 logs.scrape.invalid = "wrap"

@@ -21,8 +21,9 @@ type Dropped struct{ Lines, Bytes uint64 }
 
 // Condition is how a [File] is.
 type Condition struct {
-	Problem error // why it cannot be written; nil: it can
-	Dropped Dropped
+	Problem     error // why it cannot be written; nil: it can
+	Compression error // why a rotated one was not compressed just now
+	Dropped     Dropped
 }
 
 // Condition returns how the file is.

@@ -34,6 +34,8 @@ type Loop struct {
 	fed     time.Time // when a pipe had something last
 	bounded bool      // what it had was little: more may gather
 
+	compressor compressor // of files
+
 	mu      sync.Mutex // guards all below, and feed.sources
 	sources []*source  // by descriptor
 	drains  []drain
@@ -122,6 +124,7 @@ func (l *Loop) Add(fd int, log *Log, stream Stream, done func()) error {
 // AddFile is Add for output that goes into a file. instance names who prints, for
 // formats that tell it.
 func (l *Loop) AddFile(fd int, file *File, instance string, stream Stream, done func()) error {
+	file.adopt(&l.compressor)
 	return l.add(&source{fd: fd, sink: file, instance: instance, stream: stream, done: done})
 }
 
@@ -186,7 +189,7 @@ func (l *Loop) Idle(file *File) bool {
 	return file.sources == nil
 }
 
-// Close ends the loop and closes the pipes that it still reads; their done is
+// Close ends the loop, gives up what is being compressed, and closes the pipes that it still reads; their done is
 // not called. It must not be called by a done.
 func (l *Loop) Close() {
 	l.mu.Lock()
@@ -194,7 +197,11 @@ func (l *Loop) Close() {
 	l.notify()
 	l.mu.Unlock()
 	<-l.ended
+	l.compressor.close()
 }
+
+// Settle returns when what was rotated is compressed.
+func (l *Loop) Settle() { l.compressor.wait() }
 
 // notify makes run look at what it is asked. It needs the mutex, by which the
 // eventfd is known to be open.

@@ -34,6 +34,9 @@ type FileOptions struct {
 	// line, base64 if it is no UTF-8, and partial for a piece of a line that is too
 	// long.
 	JSON bool
+	// Compress has rotated files compressed with gzip, in the background; path.1 is not,
+	// so that those who follow the file can read it to its end.
+	Compress bool
 	// Drop has lines dropped, and counted, that a file which cannot be written, or a
 	// full disk, does not take once their pipe is full; else the program waits.
 	Drop bool
@@ -54,28 +57,30 @@ type File struct {
 	transit string // path of the file for lines on their way; empty: in memory
 	tell    func(Condition)
 
-	mu      sync.Mutex // guards all below
-	options FileOptions
-	fd      int // -1: closed
-	inode   uint64
-	spool   int       // the file of the parcel; -1: closed
-	pending bool      // there may be something in it
-	waiting time.Time // until when the rest of it may come; zero: it is not missing
-	size    int64
-	last    time.Time // when it was written last
-	midLine bool      // its last byte is no newline
-	owner   *source   // who prints that line; nil: not known
-	ripe    bool      // it is to be rotated at the end of this line
-	closed  bool
-	problem error     // it cannot be written; nil: it can …
-	again   time.Time // … when it is tried again
-	dropped Dropped
+	mu         sync.Mutex // guards all below
+	options    FileOptions
+	compressor *compressor // of the loop; nil: no pipe is read yet
+	fd         int         // -1: closed
+	inode      uint64
+	spool      int       // the file of the parcel; -1: closed
+	pending    bool      // there may be something in it
+	waiting    time.Time // until when the rest of it may come; zero: it is not missing
+	size       int64
+	last       time.Time // when it was written last
+	midLine    bool      // its last byte is no newline
+	owner      *source   // who prints that line; nil: not known
+	ripe       bool      // it is to be rotated at the end of this line
+	closed     bool
+	problem    error     // it cannot be written; nil: it can …
+	again      time.Time // … when it is tried again
+	dropped    Dropped
 }
 
 // NewFile returns a file, which is opened when there is something to write. Lines
 // that are changed on their way go through a file at the path transit, where they are
 // found after a kill; it may be empty if nobody will look. tell is called when
-// the file cannot be written and when it can be again; it must return at once and not
+// the file cannot be written, when it can be again, and when one that was rotated could
+// not be compressed; it must return at once and not
 // call the file.
 func NewFile(path, transit string, o FileOptions, tell func(Condition)) *File {
 	f := &File{path: path, transit: transit, options: o, tell: tell, fd: -1, spool: -1}
@@ -88,6 +93,7 @@ func (f *File) Set(o FileOptions) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.options = o
+	f.squeeze()
 }
 
 // Path returns the file's name.

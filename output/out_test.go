@@ -66,7 +66,7 @@ func quiet(Condition) {}
 // whole returns what all files of path hold, the oldest first.
 func whole(t *testing.T, path string) (data []byte, files int) {
 	t.Helper()
-	list, err := history(path)
+	list, err := settled(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,6 +76,9 @@ func whole(t *testing.T, path string) (data []byte, files int) {
 	}
 	for n := len(names) - 1; n >= 0; n-- {
 		b, err := os.ReadFile(names[n])
+		if err == nil && strings.HasSuffix(names[n], ".gz") {
+			b, err = gunzip(b)
+		}
 		if err != nil && n > 0 {
 			t.Fatal(err)
 		}
@@ -363,6 +366,24 @@ func killPumps(t *testing.T, kills int, in *os.File, test string, env ...string)
 	}
 }
 
+// checkNumbers demands that all files of path hold what numbers has written, and
+// returns how many there are.
+func checkNumbers(t *testing.T, path string, count int) (files int) {
+	t.Helper()
+	got, files := whole(t, path)
+	n := 0
+	for line := range bytes.Lines(got) {
+		if string(line) != strconv.Itoa(n)+"\n" {
+			t.Fatalf("line %d is %q", n, line)
+		}
+		n++
+	}
+	if n != count {
+		t.Errorf("%d lines of %d", n, count)
+	}
+	return files
+}
+
 // However often and whenever the writer of a file is killed, no line is lost,
 // doubled or torn, nor is a file.
 func TestFileSurvivesKills(t *testing.T) {
@@ -375,19 +396,8 @@ func TestFileSurvivesKills(t *testing.T) {
 	defer in.Close()
 	go numbers(out, count) // ends when all is read
 	killPumps(t, kills, in, "TestFilePump", fileEnv+"="+path)
-	got, files := whole(t, path)
-	if files < 20 {
+	if files := checkNumbers(t, path, count); files < 20 {
 		t.Errorf("%d files", files)
-	}
-	n := 0
-	for line := range bytes.Lines(got) {
-		if string(line) != strconv.Itoa(n)+"\n" {
-			t.Fatalf("line %d is %q", n, line)
-		}
-		n++
-	}
-	if n != count {
-		t.Errorf("%d lines of %d", n, count)
 	}
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 		t.Error(err)

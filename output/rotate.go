@@ -49,7 +49,7 @@ func (f *File) rotate() error {
 	if err := unix.Fstat(f.fd, &st); err != nil {
 		return err
 	}
-	list, err := history(f.path)
+	list, err := settled(f.path)
 	if err == nil {
 		err = shift(f.path, list)
 	}
@@ -65,7 +65,26 @@ func (f *File) rotate() error {
 	_ = unix.Fchmod(fd, st.Mode&0o777) // whatever the umask
 	_ = unix.Fchown(fd, int(st.Uid), int(st.Gid))
 	f.fd, f.size, f.owner = fd, -1, nil
+	f.squeeze()
 	return errors.Join(f.look(), f.prune())
+}
+
+// adopt tells who compresses what is rotated, and has that begin with what a killed
+// process has left.
+func (f *File) adopt(c *compressor) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.compressor == nil {
+		f.compressor = c
+		f.squeeze()
+	}
+}
+
+// squeeze has what was rotated compressed, if that is wanted.
+func (f *File) squeeze() {
+	if f.options.Compress && f.compressor != nil {
+		f.compressor.add(f)
+	}
 }
 
 // old is a file that was rotated.

@@ -218,6 +218,7 @@ func runExec(ctx context.Context, e *env, o execOptions, program *config.Program
 	f.keeper.reclaim()
 	if f.outputs != nil {
 		f.outputs.drain(program)
+		f.outputs.loop.Settle()
 	}
 	if timedOut {
 		return &socket.Problem{Message: fmt.Sprintf("%s was stopped after %s", program.Cmd[0], o.timeout), Code: socket.CodeTimeout}

@@ -135,7 +135,7 @@ func writtenFiles(p *config.Program) (paths []string) {
 
 func fileOptions(p *config.Program) output.FileOptions {
 	l := &p.Logs
-	return output.FileOptions{Size: l.Rotate, Age: l.RotateAge, Files: l.Files, Total: l.Total, Timestamps: l.Zone(), Prefix: l.Prefix, JSON: l.Format == "json", Drop: l.OnFull == "drop"}
+	return output.FileOptions{Size: l.Rotate, Age: l.RotateAge, Files: l.Files, Total: l.Total, Timestamps: l.Zone(), Prefix: l.Prefix, JSON: l.Format == "json", Compress: l.Compress, Drop: l.OnFull == "drop"}
 }
 
 // file returns the file that pm writes for a stream of an instance, and the name
@@ -175,6 +175,8 @@ func (o *outputs) transit(path string) string {
 func (o *outputs) told(path string) func(output.Condition) {
 	return func(c output.Condition) {
 		switch {
+		case c.Compression != nil:
+			o.slog.Warn("a rotated file stays as it is until the next one", "problem", c.Compression)
 		case c.Problem != nil:
 			o.slog.Error("output waits in its pipes", "problem", c.Problem)
 		case c.Dropped.Bytes > 0:
