@@ -87,7 +87,7 @@ func programFlags(values map[string]*cli.StringSlice) (flags []cli.Flag) {
 		}
 		values[f.Key] = &cli.StringSlice{}
 		usage := strings.TrimSuffix(strings.ReplaceAll(f.Doc, "`", ""), ".")
-		flag := &cli.StringSliceFlag{Name: f.Key, Destination: values[f.Key], Usage: usage, Category: "a program's keys"}
+		flag := &cli.StringSliceFlag{Name: f.Key, KeepSpace: true, Destination: values[f.Key], Usage: usage, Category: "a program's keys"}
 		if f.Key == "autorestart" {
 			flag.Aliases = []string{"restart"}
 		}
