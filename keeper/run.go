@@ -64,13 +64,23 @@ type keeper struct {
 	outcome  *Outcome // what the worker wants
 }
 
-// Pauses before a worker is started again. The first follows at once; one that
-// cannot live must not take the machine.
+// Pauses before a worker is started again. A few follow at once, since nobody is in
+// control meanwhile; those that cannot live must not take the machine.
 const (
+	atOnce     = 5 // in a row that did not live well
 	firstPause = 50 * time.Millisecond
 	longest    = 5 * time.Second
 	livedWell  = 10 * time.Second
 )
+
+// pauseAfter returns how long to wait after so many workers in a row that did not
+// live well.
+func pauseAfter(early int) time.Duration {
+	if early <= atOnce {
+		return 0
+	}
+	return min(firstPause<<min(early-atOnce-1, 10), longest)
+}
 
 // Run starts workers, one after the other, until one ends for good, or the first
 // cannot begin.
@@ -79,7 +89,7 @@ func Run(ctx context.Context, o Options) (Outcome, error) {
 	if k.Held == nil {
 		k.Held = map[string]*os.File{}
 	}
-	pause := time.Duration(0)
+	early := 0
 	for {
 		begun := time.Now()
 		ended, err := k.work(ctx)
@@ -104,11 +114,10 @@ func Run(ctx context.Context, o Options) (Outcome, error) {
 		}
 		k.previous = describe(ended, err)
 		k.Log.Error("the worker has ended, the next is started; programs run on", "end", k.previous, "after", time.Since(begun).Round(time.Millisecond))
-		if time.Since(begun) > livedWell {
-			pause = 0
+		if early++; time.Since(begun) > livedWell {
+			early = 1
 		}
-		time.Sleep(pause)
-		pause = min(max(2*pause, firstPause), longest)
+		time.Sleep(pauseAfter(early))
 	}
 }
 

@@ -180,7 +180,7 @@ func (p printout) follow(kept []string, at int) string {
 // last of a run, that may have been killed before it came to print it, and those
 // that were lost.
 func (p printout) skip(at int) int {
-	pid, _, _ := strings.Cut(p.lines[at], " ")
+	pid, _, _ := strings.Cut(strings.ReplaceAll(p.lines[at], ".", " "), " ")
 	switch {
 	case p.lastOfRun(at):
 		return at + 1

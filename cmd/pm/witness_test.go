@@ -18,7 +18,8 @@ import (
 //
 //	.lock  held as long as it lives: a second one of the same instance sees it
 //	.life  "start PID", "double PID", and before it ends by itself "end PID CODE"
-//	.out   the lines that it has written to stdout as well, "PID NUMBER"
+//	.out   the lines that it has written to stdout as well, "PID.TIME NUMBER", with
+//	       the time at which it began: in a long test pids come again
 
 // pulse is the pause between the lines of a witness.
 const pulse = 25 * time.Millisecond
@@ -46,9 +47,10 @@ func actWitness(string, []string) error {
 	if err != nil {
 		return err
 	}
+	begun := time.Now().UnixMilli()
 	go func() { // ends with the process
 		for n := 1; ; n++ {
-			text := fmt.Appendf(nil, "%d %d\n", os.Getpid(), n)
+			text := fmt.Appendf(nil, "%d.%d %d\n", os.Getpid(), begun, n)
 			line.Lock()
 			_, _ = out.Write(text)
 			_, _ = os.Stdout.Write(text)
