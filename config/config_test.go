@@ -621,7 +621,7 @@ func TestDefaults(t *testing.T) {
 		StartTime: time.Second, StopSignal: "TERM", StopTime: 10 * time.Second, Type: "service", Priority: 999, OnDaemonDeath: "keep",
 		Backoff: Backoff{time.Second, time.Minute, 2, 0.1, time.Minute, 5, 10 * time.Second},
 		Logs: Logs{Files: 5, Timestamps: "off", Format: "raw", OnFull: "block", Scrape: Scrape{
-			Format: "auto", Invalid: "wrap", OnFull: "block", MaxLine: 1 << 20, Buffer: 1 << 20, Resend: 1 << 20, SpoolSize: 1 << 30, Linger: 10 * time.Second,
+			Format: "auto", Invalid: "wrap", OnFull: "block", MaxLine: 1 << 20, Buffer: 1 << 20, Resend: 8 << 20, SpoolSize: 1 << 30, Linger: 10 * time.Second,
 		}},
 	}
 	if !reflect.DeepEqual(p, want) {

@@ -258,8 +258,8 @@ func (l *lane) settle(s sink, keep int) {
 	}
 }
 
-// digest is how long a receiver may take to deal with what it has read.
-const digest = 10 * time.Second
+// Digest is how long a receiver may take to deal with what it has acknowledged.
+const Digest = 10 * time.Second
 
 // settleRead settles what a receiver has read that closed the connection by
 // itself, which is what it has acknowledged. It may have been killed with the

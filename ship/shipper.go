@@ -54,7 +54,7 @@ func Defaults(to Receiver) Options {
 	return Options{
 		To: to, Buffer: 8 << 20, Resend: 8 << 20, SpoolSize: 1 << 30,
 		Timeout: 2 * time.Second, KeepAlive: 5 * time.Second, Refresh: time.Second,
-		Tell: func(string) {}, digest: digest, silence: patience,
+		Tell: func(string) {}, digest: Digest, silence: patience,
 	}
 }
 
@@ -102,8 +102,9 @@ func (s *Shipper) Counters() Counters { return s.counters.read() }
 
 // Safe counts the lines, of those shipped first, that the end of this process would
 // not lose: they were acknowledged, are in the spool, or were dropped. The others
-// have to be shipped again by who comes after a process that was killed. As long as
-// there are such, ask again: nobody tells when lines are acknowledged.
+// have to be shipped again by who comes after a process that was killed; and what was
+// acknowledged less than [Digest] ago, in case the receiver was killed too. As long as
+// there are others, ask again: nobody tells when lines are acknowledged.
 func (s *Shipper) Safe() uint64 { return s.queue.safe() }
 
 // Ship takes whole lines, each with its newline, and keeps none of the bytes.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -54,6 +55,7 @@ func newExecScrape(e *env, p *config.Program, quiet bool) (*execScrape, error) {
 		_, place, _, _ := source.tail(0, time.Time{}) // what was there before is not the program's
 		x.files.read = append(x.files.read, place)
 	}
+	x.files.resumed = slices.Clone(x.files.read)
 	following, stop := context.WithCancel(x.ctx)
 	x.stop = stop
 	go func() { defer close(x.followed); _ = x.files.follow(following) }() // ends with stop

@@ -73,35 +73,45 @@ func checkScrape(p *config.Program) error {
 }
 
 // scraper ships what one instance prints. It follows the instance's output as a
-// client of pm logs does, and writes down how far everything is known to have
-// arrived: from there on the next worker goes on, so that lines come at least once.
+// client of pm logs does, and writes down how far everything has arrived so long ago
+// that the receiver has dealt with it: from there on the next worker goes on, so that
+// lines come at least once, also if the receiver is killed along with this process.
 type scraper struct {
 	name     string
 	pipeline *scrapePipeline
 	sources  []logSource
-	log      *output.Log // to be guarded; nil: it may forget what was not shipped
-	path     string      // where places are written down
+	log      *output.Log    // to be guarded; nil: it may forget what was not shipped
+	path     string         // where places are written down
+	resumed  []output.Place // by source: all before had arrived from an earlier process
 	linger   time.Duration
 	slog     *slog.Logger
 	fresh    chan struct{} // holds something when more was read
 
 	mu     sync.Mutex     // guards all below
 	read   []output.Place // by source: all before is in the pipeline, in whole lines
-	missed int64          // bytes that were gone before they were read
-	marks  []scrapeMark   // that are not safe yet, oldest first
+	missed int64          // bytes that were gone before they were read, and had not arrived
+	marks  []scrapeMark   // of what is not known to be dealt with, oldest first
+	wrote  time.Time      // when places were written down last
+
+	// Only the goroutine that marks uses these.
+	arrived  []output.Place // by source: all before has arrived
+	digested []output.Place // by source: all before is dealt with
 }
 
-// scrapeMark says that everything up to some places is safe as soon as so many lines
-// are.
+// scrapeMark says that everything up to some places has arrived as soon as so many
+// lines have.
 type scrapeMark struct {
-	lines uint64
-	read  []output.Place
+	lines   uint64
+	read    []output.Place
+	arrived time.Time // when that was seen; zero: not yet
 }
 
 const (
 	// markEvery is how often is looked how far lines have arrived.
 	markEvery = 20 * time.Millisecond
-	// maxMarks bounds what is remembered while nothing arrives.
+	// writeEvery is how often places are written down, at most.
+	writeEvery = time.Second
+	// maxMarks bounds what is remembered; it is enough for what is to be digested.
 	maxMarks = 1000
 	// quietTime is how long nothing comes from what was read to its end, but for an
 	// unfinished line.
@@ -114,7 +124,7 @@ func (s *scraper) run(ctx context.Context, finish <-chan struct{}) error {
 		s.slog.Warn("what was shipped before is not known, and may be shipped again", "instance", s.name, "problem", err)
 	}
 	if s.log != nil {
-		s.guard(s.read)
+		s.log.Guard(s.digested[0])
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -123,7 +133,7 @@ func (s *scraper) run(ctx context.Context, finish <-chan struct{}) error {
 	marking, stopMarking := context.WithCancel(ctx)
 	var marker sync.WaitGroup
 	marker.Go(func() { s.keepMarking(marking) }) // ends with stopMarking
-	defer func() { stopMarking(); marker.Wait(); s.mark() }()
+	defer func() { stopMarking(); marker.Wait(); s.mark(true) }()
 
 	reading, stopReading := context.WithCancel(ctx)
 	read := make(chan error, 1)
@@ -171,7 +181,7 @@ func (s *scraper) take(ctx context.Context, source int, streams map[output.Strea
 	if line.Lost != 0 {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.missed += max(line.Lost, 0)
+		s.missed += s.missing(source, line.Lost)
 		return nil
 	}
 	text := line.Text
@@ -221,69 +231,108 @@ func (s *scraper) places() []output.Place {
 	return slices.Clone(s.read)
 }
 
-// keepMarking writes down how far lines have arrived, as long as some have not.
+// keepMarking looks how far lines have arrived, as long as some have not.
 func (s *scraper) keepMarking(ctx context.Context) {
+	var next <-chan time.Time // nil: there is nothing to look for
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-s.fresh:
+			next = time.After(markEvery)
+			continue
+		case <-next:
 		}
-		for again := true; again; {
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(markEvery):
-				again = s.mark()
-			}
+		if next = nil; s.mark(false) {
+			next = time.After(markEvery)
+		} else if s.undigested() {
+			next = time.After(writeEvery)
 		}
 	}
 }
 
-// mark notes how far has been read, writes down how far of that is safe, and reports
-// whether some is not.
-func (s *scraper) mark() (unsafe bool) {
+// mark notes how far has been read, and deals with what of that has arrived. It
+// reports whether some has not. At an orderly end nobody is expected to be killed:
+// what has arrived then is taken as dealt with.
+func (s *scraper) mark(end bool) (away bool) {
 	m := scrapeMark{read: s.places()} // first the places: the lines then include all before
 	m.lines, _ = s.pipeline.progress()
+	s.note(m)
+	_, safe := s.pipeline.progress()
+	write, away := s.settle(safe, time.Now(), end)
+	if s.log != nil {
+		s.log.Guard(s.arrived[0])
+	}
+	if write {
+		s.write()
+	}
+	return away
+}
+
+// note adds a mark, if there is anything new.
+func (s *scraper) note(m scrapeMark) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	switch n := len(s.marks); {
-	case n == 0 || n < maxMarks && !slices.Equal(s.marks[n-1].read, m.read):
+	case n > 0 && slices.Equal(s.marks[n-1].read, m.read) || n == 0 && slices.Equal(s.digested, m.read):
+	case n < maxMarks:
 		s.marks = append(s.marks, m)
-	case n == maxMarks:
+	default:
 		s.marks[n-1] = m
 	}
-	s.mu.Unlock()
-	_, safe := s.pipeline.progress()
+}
+
+// settle finds out up to where everything has arrived, and up to where everything is
+// dealt with. It reports whether that is to be written down, and whether some lines
+// have not arrived.
+func (s *scraper) settle(safe uint64, now time.Time, end bool) (write, away bool) {
 	s.mu.Lock()
-	var reached []output.Place
-	for len(s.marks) > 0 && s.marks[0].lines <= safe {
-		reached, s.marks = s.marks[0].read, s.marks[1:]
+	defer s.mu.Unlock()
+	for i := range s.marks {
+		m := &s.marks[i]
+		if away = m.lines > safe; away {
+			break
+		}
+		if m.arrived.IsZero() {
+			m.arrived, s.arrived = now, m.read
+		}
 	}
-	unsafe = len(s.marks) > 0
-	s.mu.Unlock()
-	if reached != nil {
-		s.reach(reached)
+	for len(s.marks) > 0 && !s.marks[0].arrived.IsZero() && (end || now.Sub(s.marks[0].arrived) >= ship.Digest) {
+		s.digested, s.marks = s.marks[0].read, s.marks[1:]
 	}
-	return unsafe
+	if write = end || now.Sub(s.wrote) >= writeEvery; write {
+		s.wrote = now
+	}
+	return write, away
 }
 
-// reach writes down that everything before some places is safe.
-func (s *scraper) reach(read []output.Place) {
-	fresh := s.path + ".new"
-	err := os.WriteFile(fresh, []byte(s.text(read)), 0o600)
-	if err == nil {
-		err = os.Rename(fresh, s.path)
-	}
-	if err != nil {
-		return // as on a full disk: what was written down before stays true
-	}
-	if s.log != nil {
-		s.guard(read)
+// undigested reports whether there is anything that may have to be shipped again.
+func (s *scraper) undigested() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.marks) > 0
+}
+
+// write writes down up to where everything is dealt with, and has arrived. If it fails,
+// as on a full disk, what was written down before stays true.
+func (s *scraper) write() {
+	fresh, text := s.path+".new", s.text(s.digested)+"\n"+s.text(s.arrived)+"\n"
+	if err := os.WriteFile(fresh, []byte(text), 0o600); err == nil {
+		_ = os.Rename(fresh, s.path)
 	}
 }
 
-// guard has the log keep what is not safe.
-func (s *scraper) guard(read []output.Place) { s.log.Guard(read[0]) }
+// readPlaces reads what write has written, by the sources' labels.
+func readPlaces(path string) (digested, arrived map[string]output.Place, err error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil, nil
+	}
+	first, second, _ := strings.Cut(string(text), "\n")
+	digested, faulty := parsePlaces(first)
+	arrived, faulty2 := parsePlaces(second)
+	return digested, arrived, errors.Join(err, faulty, faulty2)
+}
 
 func (s *scraper) text(read []output.Place) string {
 	var parts []string
@@ -296,21 +345,32 @@ func (s *scraper) text(read []output.Place) string {
 // resume finds out how far an earlier process has come. What is in a file of which
 // nothing is known was there before anybody wanted it to be shipped.
 func (s *scraper) resume() error {
-	s.read = make([]output.Place, len(s.sources))
-	text, err := os.ReadFile(s.path)
-	if errors.Is(err, os.ErrNotExist) {
-		err = nil
-	}
-	known, faulty := parsePlaces(string(text))
+	s.read, s.resumed = make([]output.Place, len(s.sources)), make([]output.Place, len(s.sources))
+	digested, arrived, err := readPlaces(s.path)
 	for i, source := range s.sources {
-		place, ok := known[source.label()]
+		place, ok := digested[source.label()]
 		if _, isFile := source.(fileSource); !ok && isFile {
 			_, place, _, _ = source.tail(0, time.Time{}) // what cannot be read is followed from its beginning
 		}
-		s.read[i] = place
+		s.read[i], s.resumed[i] = place, place
+		if later := arrived[source.label()]; ok && later.Source == place.Source {
+			s.resumed[i] = later
+		}
 	}
-	s.reach(s.read)
-	return errors.Join(err, faulty)
+	s.digested, s.arrived = slices.Clone(s.read), slices.Clone(s.read)
+	s.write()
+	return err
+}
+
+// missing is how many bytes of a loss have not arrived from an earlier process. The
+// caller holds s.mu.
+func (s *scraper) missing(source int, lost int64) int64 {
+	for stream, to := range s.resumed[source].Read {
+		if from := s.read[source].Read[stream]; from < to {
+			lost -= int64(to - from)
+		}
+	}
+	return max(lost, 0)
 }
 
 // counters tell what has become of the lines, in this process.

@@ -100,8 +100,7 @@ func (s *scrapers) hold(job *scrapeJob) {
 		log.Unguard()
 		return
 	}
-	text, _ := os.ReadFile(s.outputs.placeFile(outputKey{job.program.Name, job.index}))
-	known, _ := parsePlaces(string(text)) // what cannot be read guards all
+	known, _, _ := readPlaces(s.outputs.placeFile(outputKey{job.program.Name, job.index})) // what cannot be read guards all
 	log.Guard(known[ringSource{}.label()])
 }
 
