@@ -78,6 +78,9 @@ func outputCodec(words ...string) codec[string] {
 			if slices.Contains(words, s) {
 				return s, ok
 			}
+			if word, path := OutputTarget(s); path != "" {
+				return word + ":" + r.path(path), ok
+			}
 			return r.path(s), ok
 		},
 		show: showText,

@@ -75,15 +75,32 @@ var zoneCodec = codec[string]{
 // ThroughPM reports whether pm writes the program's output to where it goes, a
 // value of Stdout or Stderr, because it has to look at it. Otherwise the program
 // does so itself.
-func (p *Program) ThroughPM(where string) bool { return p.Logs.passes() && isFile(where) }
-
-// isFile reports whether a value of stdout or stderr is a path.
-func isFile(where string) bool {
-	switch where {
-	case "", "discard", "stdout":
-		return false
+func (p *Program) ThroughPM(where string) bool {
+	switch word, _ := OutputTarget(where); {
+	case word == "syslog" || word == "journald":
+		return true
+	case word == "inherit" || IsFile(where):
+		return p.Logs.passes()
 	}
-	return true
+	return false
+}
+
+// OutputTarget splits a value of Stdout or Stderr that is one of the words inherit,
+// syslog and journald; the latter two may stand before the path of a socket, as
+// "syslog:/run/log". The word is empty for all others.
+func OutputTarget(where string) (word, path string) {
+	word, path, _ = strings.Cut(where, ":")
+	switch {
+	case word == "inherit" && where == word, word == "syslog", word == "journald":
+		return word, path
+	}
+	return "", ""
+}
+
+// IsFile reports whether a value of Stdout or Stderr is the path of a file.
+func IsFile(where string) bool {
+	word, _ := OutputTarget(where)
+	return where != "" && where != "discard" && where != "stdout" && word == ""
 }
 
 // rerouted reports whether output is to pass through pm that has not done so, or the

@@ -196,7 +196,7 @@ func fileLacks(key, path string) []Problem {
 // outputLacks checks that a file can be written or made, where the daemon's
 // own rights tell: the rights of another user are not looked into.
 func outputLacks(key, path, user string) []Problem {
-	if !isFile(path) {
+	if !IsFile(path) {
 		return nil
 	}
 	dir := filepath.Dir(path)

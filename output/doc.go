@@ -8,11 +8,12 @@
 // there are [TailFile] and [FollowFile], which hand out the same [Line]s.
 //
 // Where a file is to be rotated, or lines are to be changed on their way, the loop
-// writes it for the program: a [File].
+// writes it for the program: a [File]. What is no file, as syslog or a terminal, is an
+// [Outlet].
 //
 // What a Log keeps can stand in files as well, so that it outlives the process
 // that reads the pipes ([OpenLog]).
 //
-// Bytes are never changed: a line may hold NUL or invalid UTF-8. The package
+// Bytes are never changed unless that is asked for: a line may hold NUL or invalid UTF-8. The package
 // starts no process and knows nothing of programs.
 package output

@@ -33,7 +33,9 @@ func (f *File) Condition() Condition {
 	return f.condition()
 }
 
-func (f *File) condition() Condition { return Condition{Problem: f.problem, Dropped: f.dropped} }
+func (f *File) condition() Condition {
+	return Condition{Problem: f.problem, Dropped: f.dropped.Dropped}
+}
 
 // crowded reports whether a pipe may be full: a page of it is left half empty where
 // the next write did not fit.
@@ -48,11 +50,45 @@ func fullAt(pipe int) int {
 	return size / 2
 }
 
-// drop makes room in a full pipe.
-func (f *File) drop(s *source, h *hands, now time.Time) (int, error) {
-	wait := later(f.again.Sub(now))
+// dropped counts what was not written, also for the next process.
+type dropped struct {
+	Dropped
+	path string // of the file of the count; empty: nobody will look
+}
+
+// recall returns what was counted before, beside the spool at a path.
+func recall(spool string) (d dropped) {
+	if spool == "" {
+		return d
+	}
+	d.path = spool + "-dropped"
+	if b, err := os.ReadFile(d.path); err == nil && len(b) == 16 {
+		d.Dropped = Dropped{Lines: binary.LittleEndian.Uint64(b), Bytes: binary.LittleEndian.Uint64(b[8:])}
+	}
+	return d
+}
+
+// add counts what is about to be dropped.
+func (d *dropped) add(data []byte) {
+	d.Lines += uint64(bytes.Count(data, []byte("\n")))
+	d.Bytes += uint64(len(data))
+	if d.path == "" {
+		return
+	}
+	b := binary.LittleEndian.AppendUint64(nil, d.Lines)
+	b = binary.LittleEndian.AppendUint64(b, d.Bytes)
+	fd, err := unix.Open(d.path, unix.O_WRONLY|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return // then a kill forgets the count
+	}
+	_, _ = unix.Pwrite(fd, b, 0)
+	_ = unix.Close(fd)
+}
+
+// relieve makes room in a pipe that is full, after a call of first.
+func (d *dropped) relieve(s *source, h *hands, wait time.Duration, first func()) (int, error) {
 	if !crowded(s.fd) {
-		return 0, wait
+		return 0, later(wait)
 	}
 	data, err := h.peek(s.fd)
 	if err != nil {
@@ -60,17 +96,30 @@ func (f *File) drop(s *source, h *hands, now time.Time) (int, error) {
 	}
 	n := wholeLines(data, s.fd)
 	if n == 0 {
-		return 0, wait
+		return 0, later(wait)
 	}
-	f.shed(s)
-	f.add(data[:n])
-	return f.discard(s, h, n)
+	first()
+	d.add(data[:n])
+	return discard(s, h, n)
+}
+
+// rest takes the rest of a line to nowhere whose beginning was dropped.
+func (d *dropped) rest(s *source, h *hands) (int, error) {
+	data, err := h.peek(s.fd)
+	if err != nil {
+		return 0, err
+	}
+	n := bytes.IndexByte(data, '\n') + 1
+	if n == 0 {
+		n = len(data)
+	}
+	d.add(data[:n])
+	return discard(s, h, n)
 }
 
 // discard takes n bytes from the pipe to nowhere.
-func (f *File) discard(s *source, h *hands, n int) (int, error) {
-	got := 0
-	for got < n {
+func discard(s *source, h *hands, n int) (int, error) {
+	for got := 0; got < n; {
 		size, err := retry(func() (int64, error) {
 			m, err := unix.Read(s.fd, h.buffer(n)[got:n])
 			return int64(m), err
@@ -84,26 +133,9 @@ func (f *File) discard(s *source, h *hands, n int) (int, error) {
 	return n, nil
 }
 
-// dropRest takes the rest of a line to nowhere whose beginning was dropped.
-func (f *File) dropRest(s *source, h *hands) (int, error) {
-	data, err := h.peek(s.fd)
-	if err != nil {
-		if errors.Is(err, io.EOF) {
-			s.torn = false
-		}
-		return 0, err
-	}
-	n := bytes.IndexByte(data, '\n') + 1
-	if n == 0 {
-		n = len(data)
-	}
-	f.add(data[:n])
-	return f.discard(s, h, n)
-}
-
 // shed removes what was written, or is on its way, of a line whose rest is dropped.
 func (f *File) shed(s *source) {
-	if f.pending {
+	if f.spool.pending {
 		f.shedParcel()
 	}
 	if f.open() != nil || !f.midLine || f.owner != nil && f.owner != s {
@@ -118,15 +150,15 @@ func (f *File) shed(s *source) {
 // shedParcel drops the parcel if it ends within a line.
 func (f *File) shedParcel() {
 	var st unix.Stat_t
-	if f.reachSpool() != nil || unix.Fstat(f.spool, &st) != nil || st.Size <= headSize || st.Size > headSize+largePipe {
+	if f.spool.reach() != nil || unix.Fstat(f.spool.fd, &st) != nil || st.Size <= headSize || st.Size > headSize+largePipe {
 		return
 	}
 	data := make([]byte, st.Size-headSize)
-	if n, err := unix.Pread(f.spool, data, headSize); err != nil || n < len(data) || data[n-1] == '\n' {
+	if n, err := unix.Pread(f.spool.fd, data, headSize); err != nil || n < len(data) || data[n-1] == '\n' {
 		return
 	}
-	f.add(data)
-	_ = f.forget() // else it is written once more
+	f.dropped.add(data)
+	_ = f.spool.forget() // else it is written once more
 }
 
 // lastLine returns where the unfinished line begins at the end of the file.
@@ -144,35 +176,4 @@ func (f *File) lastLine() (int64, error) {
 		end = begin
 	}
 	return 0, nil
-}
-
-// add counts what is about to be dropped.
-func (f *File) add(data []byte) {
-	f.dropped.Lines += uint64(bytes.Count(data, []byte("\n")))
-	f.dropped.Bytes += uint64(len(data))
-	if f.transit == "" {
-		return
-	}
-	b := binary.LittleEndian.AppendUint64(nil, f.dropped.Lines)
-	b = binary.LittleEndian.AppendUint64(b, f.dropped.Bytes)
-	fd, err := unix.Open(f.countFile(), unix.O_WRONLY|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return // then a kill forgets the count
-	}
-	_, _ = unix.Pwrite(fd, b, 0)
-	_ = unix.Close(fd)
-}
-
-// countFile is where the count outlives the process.
-func (f *File) countFile() string { return f.transit + "-dropped" }
-
-// recall returns what was counted before.
-func (f *File) recall() (d Dropped) {
-	if f.transit == "" {
-		return d
-	}
-	if b, err := os.ReadFile(f.countFile()); err == nil && len(b) == 16 {
-		d = Dropped{Lines: binary.LittleEndian.Uint64(b), Bytes: binary.LittleEndian.Uint64(b[8:])}
-	}
-	return d
 }

@@ -141,6 +141,8 @@ func (l *Log) take(s *source, h *hands) (n int, err error) {
 	return n, err
 }
 
+func (l *Log) leftover() bool { return false }
+
 func (l *Log) finish(s *source) { l.Break(s.stream) }
 
 // rest closes the log's files until they are needed again.

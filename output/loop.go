@@ -42,7 +42,7 @@ type Loop struct {
 	closed  bool
 }
 
-// sink is what pipes are read into, a [Log] or a [File]. Its methods are called
+// sink is what pipes are read into, a [Log], a [File] or an [Outlet]. Its methods are called
 // in the goroutine of one loop only.
 type sink interface {
 	// take takes some of what the pipe holds, and returns the number of bytes: 0
@@ -53,6 +53,9 @@ type sink interface {
 	finish(s *source)
 	// rest closes what is open until it is needed again.
 	rest()
+	// leftover reports whether something is on its way that is in no pipe. It may be
+	// called by anybody.
+	leftover() bool
 	// pipes returns the pipes that are read into it.
 	pipes() *feed
 }
@@ -128,6 +131,11 @@ func (l *Loop) AddFile(fd int, file *File, instance string, stream Stream, done 
 	return l.add(&source{fd: fd, sink: file, instance: instance, stream: stream, done: done})
 }
 
+// AddOutlet is Add for output that goes to an outlet.
+func (l *Loop) AddOutlet(fd int, o *Outlet, instance string, stream Stream, done func()) error {
+	return l.add(&source{fd: fd, sink: o, instance: instance, stream: stream, done: done})
+}
+
 func (l *Loop) add(s *source) error {
 	fd, stream := s.fd, s.stream
 	if stream != Stdout && stream != Stderr {
@@ -154,6 +162,10 @@ func (l *Loop) add(s *source) error {
 	feed := s.sink.pipes()
 	s.next, feed.sources = feed.sources, s
 	l.sources[fd] = s
+	if s.sink.leftover() { // what a killed process has left is not told of by the pipe
+		l.drains = append(l.drains, drain{s.sink, make(chan struct{})})
+		l.notify()
+	}
 	return nil
 }
 
@@ -169,6 +181,9 @@ func (l *Loop) Drain(log *Log) <-chan struct{} { return l.drainSink(log) }
 // ones are written.
 func (l *Loop) DrainFile(file *File) <-chan struct{} { return l.drainSink(file) }
 
+// DrainOutlet is DrainFile for an outlet.
+func (l *Loop) DrainOutlet(o *Outlet) <-chan struct{} { return l.drainSink(o) }
+
 func (l *Loop) drainSink(s sink) <-chan struct{} {
 	done := make(chan struct{})
 	l.mu.Lock()
@@ -183,10 +198,15 @@ func (l *Loop) drainSink(s sink) <-chan struct{} {
 }
 
 // Idle reports whether nobody prints into the file.
-func (l *Loop) Idle(file *File) bool {
+func (l *Loop) Idle(file *File) bool { return l.idle(&file.feed) }
+
+// IdleOutlet is Idle for an outlet.
+func (l *Loop) IdleOutlet(o *Outlet) bool { return l.idle(&o.feed) }
+
+func (l *Loop) idle(f *feed) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return file.sources == nil
+	return f.sources == nil
 }
 
 // Close ends the loop, gives up what is being compressed, and closes the pipes that it still reads; their done is

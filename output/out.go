@@ -53,18 +53,15 @@ type FileOptions struct {
 // Safe for concurrent use.
 type File struct {
 	feed
-	path    string
-	transit string // path of the file for lines on their way; empty: in memory
-	tell    func(Condition)
+	path string
+	tell func(Condition)
 
 	mu         sync.Mutex // guards all below
 	options    FileOptions
 	compressor *compressor // of the loop; nil: no pipe is read yet
 	fd         int         // -1: closed
 	inode      uint64
-	spool      int       // the file of the parcel; -1: closed
-	pending    bool      // there may be something in it
-	waiting    time.Time // until when the rest of it may come; zero: it is not missing
+	spool      spool
 	size       int64
 	last       time.Time // when it was written last
 	midLine    bool      // its last byte is no newline
@@ -73,7 +70,7 @@ type File struct {
 	closed     bool
 	problem    error     // it cannot be written; nil: it can …
 	again      time.Time // … when it is tried again
-	dropped    Dropped
+	dropped    dropped
 }
 
 // NewFile returns a file, which is opened when there is something to write. Lines
@@ -83,9 +80,7 @@ type File struct {
 // not be compressed; it must return at once and not
 // call the file.
 func NewFile(path, transit string, o FileOptions, tell func(Condition)) *File {
-	f := &File{path: path, transit: transit, options: o, tell: tell, fd: -1, spool: -1}
-	f.dropped = f.recall()
-	return f
+	return &File{path: path, spool: newSpool(transit), dropped: recall(transit), options: o, tell: tell, fd: -1}
 }
 
 // Set changes how the file is written from now on.
@@ -104,7 +99,7 @@ func (f *File) Path() string { return f.path }
 func (f *File) Reopen() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.fd >= 0 && f.pending {
+	if f.fd >= 0 && f.spool.pending {
 		_ = f.openSpool(nil) // else what is on its way goes to the new one
 	}
 	f.close()
@@ -124,6 +119,8 @@ func (f *File) rest() {
 	defer f.mu.Unlock()
 	f.close()
 }
+
+func (f *File) leftover() bool { return f.spool.unfinished() }
 
 // finish adds nothing to a file of bytes as they come: what the next writes goes on
 // where this one has stopped, as in a file that programs write themselves. Where
@@ -149,7 +146,7 @@ func (f *File) take(s *source, h *hands) (int, error) {
 		return f.hold(s, h, now)
 	}
 	if s.torn {
-		return f.dropRest(s, h)
+		return f.dropped.rest(s, h)
 	}
 	n, err := f.move(s, h, now)
 	switch {
@@ -179,7 +176,7 @@ func (f *File) fail(err error, now time.Time) {
 // hold leaves what a pipe holds in it, if there is room.
 func (f *File) hold(s *source, h *hands, now time.Time) (int, error) {
 	if f.options.Drop {
-		return f.drop(s, h, now)
+		return f.dropped.relieve(s, h, f.again.Sub(now), func() { f.shed(s) })
 	}
 	return 0, later(f.again.Sub(now))
 }
@@ -190,7 +187,7 @@ const lineTime = 20 * time.Millisecond
 
 // move moves some of what the pipe holds, as much as belongs into this file.
 func (f *File) move(s *source, h *hands, now time.Time) (int, error) {
-	if f.pending {
+	if f.spool.pending {
 		if err := f.open(); err != nil {
 			return 0, err
 		}
@@ -362,9 +359,5 @@ func (f *File) closeTarget() {
 
 func (f *File) close() {
 	f.closeTarget()
-	inMemory := f.transit == "" && f.pending // closed it would be lost
-	if f.spool >= 0 && !inMemory {
-		_ = unix.Close(f.spool)
-		f.spool = -1
-	}
+	f.spool.close()
 }

@@ -3,7 +3,6 @@ package output
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"time"
 
@@ -22,6 +21,7 @@ import (
 const (
 	headSize    = 512
 	headNumbers = 34
+	headOffset  = 8
 )
 
 type head struct {
@@ -85,37 +85,15 @@ func (f *File) moveLines(s *source, h *hands, now time.Time) (int, error) {
 
 // keep moves the first n bytes of the parcel, which the pipe holds, into its file.
 func (f *File) keep(s *source, b parcel, n int) error {
-	d := head{inode: f.inode, offset: f.size, size: int64(n), parcel: b}
-	if _, err := unix.Pwrite(f.spool, d.bytes(), 0); err != nil {
+	whole, err := f.spool.keep(s, head{inode: f.inode, offset: f.size, size: int64(n), parcel: b})
+	if err != nil || whole {
 		return err
 	}
-	got, err := f.fill(s, 0, n)
-	if err != nil && got == 0 {
+	// No room for all of it: it is written in pieces.
+	if err := f.redo(s); err != nil {
 		return err
 	}
-	f.pending = true
-	if got < n { // no room for all of it: it is written in pieces
-		if err := f.redo(s); err != nil {
-			return err
-		}
-		return later(lineTime)
-	}
-	return nil
-}
-
-// fill moves bytes from the pipe until the parcel has n.
-func (f *File) fill(s *source, got, n int) (int, error) {
-	for got < n {
-		at := int64(headSize + got)
-		size, err := retry(func() (int64, error) {
-			return unix.Splice(s.fd, nil, f.spool, &at, n-got, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
-		})
-		if err != nil || size == 0 {
-			return got, err
-		}
-		got += int(size)
-	}
-	return got, nil
+	return later(lineTime)
 }
 
 // put writes text at the end of the file, all of it or nothing, and is done with
@@ -140,72 +118,23 @@ func (f *File) put(text []byte, s *source, now time.Time) error {
 	if f.midLine = !f.endsLine(); f.midLine {
 		f.owner = s
 	}
-	return f.forget()
-}
-
-// forget empties the file of the parcel: that it was written is certain now.
-func (f *File) forget() error {
-	err := unix.Ftruncate(f.spool, 0)
-	if err == nil {
-		f.pending, f.waiting = false, time.Time{}
-	}
-	return err
+	return f.spool.forget()
 }
 
 // redo writes a parcel that is not known to have been written: after a kill, or
 // when there was no room. s is the pipe that is read now, if one is.
 func (f *File) redo(s *source) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(f.spool, &st); err != nil {
+	d, err := f.spool.load(s)
+	if err != nil || len(d.parcel.data) == 0 {
 		return err
-	}
-	if st.Size <= headSize {
-		return f.forget()
-	}
-	raw := make([]byte, min(st.Size, headSize+largePipe))
-	if n, err := unix.Pread(f.spool, raw, 0); err != nil || n < len(raw) {
-		return fmt.Errorf("cannot read the lines that were to be written: %w", err)
-	}
-	d := readHead(raw)
-	if got := len(raw) - headSize; int64(got) < d.size {
-		switch {
-		case s != nil && s.instance == d.parcel.instance && s.stream == d.parcel.stream:
-			raw = f.complete(s, raw, got, int(d.size))
-		case raw[len(raw)-1] != '\n' && f.waits():
-			return later(lineTime)
-		case raw[len(raw)-1] != '\n': // others are not held up for ever
-			raw = append(raw, '\n')
-		}
 	}
 	if d.inode == f.inode && f.size > d.offset {
 		if err := f.cutBack(d.offset); err != nil {
 			return err
 		}
 	}
-	d.parcel.data = raw[headSize:]
 	text, _ := f.options.format(d.parcel, 1<<62, f.midLine)
 	return f.put(text, s, d.parcel.at)
-}
-
-// restTime is how long the rest of a line is waited for that a kill has torn: whose
-// it is may not be known to the next worker yet.
-const restTime = 10 * time.Second
-
-// waits reports whether the rest of a line may still come, before others print.
-func (f *File) waits() bool {
-	if f.waiting.IsZero() {
-		f.waiting = time.Now().Add(restTime)
-	}
-	return time.Now().Before(f.waiting)
-}
-
-// complete adds what of a parcel is still in its pipe, after a kill in the middle of
-// the move.
-func (f *File) complete(s *source, raw []byte, got, n int) []byte {
-	all, _ := f.fill(s, got, n) // what does not come now stays in the pipe
-	more := make([]byte, all-got)
-	size, _ := unix.Pread(f.spool, more, int64(headSize+got))
-	return append(raw, more[:max(size, 0)]...)
 }
 
 // cutBack removes from the file what a killed process has written of a parcel.
@@ -218,32 +147,11 @@ func (f *File) cutBack(to int64) error {
 
 // openSpool opens the file of the parcel, and writes what is in it.
 func (f *File) openSpool(s *source) error {
-	if err := f.reachSpool(); err != nil {
+	if err := f.spool.reach(); err != nil {
 		return err
 	}
-	if f.pending {
+	if f.spool.pending {
 		return f.redo(s)
 	}
 	return nil
-}
-
-// reachSpool opens the file of the parcel, in which there may be one.
-func (f *File) reachSpool() (err error) {
-	if f.spool >= 0 {
-		return nil
-	}
-	if f.spool, err = openTransit(f.transit); err != nil {
-		f.spool = -1
-		return fmt.Errorf("cannot keep lines on their way: %w", err)
-	}
-	f.pending = true
-	return nil
-}
-
-// openTransit opens the file of a parcel; without a path it is in memory.
-func openTransit(path string) (int, error) {
-	if path == "" {
-		return unix.MemfdCreate("pm-parcel", unix.MFD_CLOEXEC)
-	}
-	return unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
 }

@@ -41,7 +41,7 @@ func assemble(p *config.Program, environ []string) (*runner.Program, error) {
 		Umask: p.Umask, Nice: p.Limits.Nice, OOMScoreAdj: p.Limits.OOMScoreAdj,
 		Limits: limits,
 		Stdin:  stdin(p.Stdin),
-		Stdout: stdout(p, p.Stdout),
+		Stdout: stdout(p, p.Stdout, os.Stdout),
 		Stderr: stderr(p),
 	}
 	return &runner.Program{
@@ -232,12 +232,14 @@ func stdin(path string) proc.Stdio {
 	return proc.Stdio{Kind: proc.Input, Path: path}
 }
 
-// stdout says where a program's output goes: to its file, nowhere, or through a
-// pipe to pm.
-func stdout(p *config.Program, where string) proc.Stdio {
+// stdout says where a program's output goes: to its file, nowhere, where pm's own
+// does, or through a pipe to pm.
+func stdout(p *config.Program, where string, own *os.File) proc.Stdio {
 	switch {
 	case where == "" || p.ThroughPM(where):
 		return proc.Stdio{Kind: proc.Pipe}
+	case where == "inherit":
+		return proc.Stdio{Kind: proc.Descriptor, File: own}
 	case where == "discard" || where == os.DevNull:
 		return proc.Stdio{}
 	default:
@@ -249,7 +251,7 @@ func stderr(p *config.Program) proc.Stdio {
 	if p.Stderr == "stdout" {
 		return proc.Stdio{Kind: proc.SameStdout}
 	}
-	return stdout(p, p.Stderr)
+	return stdout(p, p.Stderr, os.Stderr)
 }
 
 // programEnviron is pm's own environment as programs get it: without what is

@@ -217,7 +217,7 @@ func runExec(ctx context.Context, e *env, o execOptions, program *config.Program
 	<-done
 	f.keeper.reclaim()
 	if f.outputs != nil {
-		f.outputs.drain(program)
+		f.outputs.finish(program)
 		f.outputs.loop.Settle()
 	}
 	if timedOut {

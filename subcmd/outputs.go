@@ -30,10 +30,11 @@ type outputs struct {
 	logs     map[outputKey]*output.Log
 	programs map[string]*config.Program // in force
 	files    map[string]*output.File    // by path: a file has one writer
+	outlets  map[string]*outlet         // by outletKey
 }
 
 func newOutputs(loop *output.Loop, drained func(task string, stream int), log *slog.Logger) *outputs {
-	return &outputs{loop: loop, drained: drained, slog: log, logs: map[outputKey]*output.Log{}, files: map[string]*output.File{}}
+	return &outputs{loop: loop, drained: drained, slog: log, logs: map[outputKey]*output.Log{}, files: map[string]*output.File{}, outlets: map[string]*outlet{}}
 }
 
 type outputKey struct {
@@ -114,6 +115,7 @@ func (o *outputs) configure(programs []*config.Program) {
 				f.Set(fileOptions(p))
 			}
 		}
+		o.configureOutlets(p, wanted)
 	}
 	for path, f := range o.files {
 		if !wanted[path] && o.loop.Idle(f) {
@@ -121,12 +123,13 @@ func (o *outputs) configure(programs []*config.Program) {
 			delete(o.files, path)
 		}
 	}
+	o.dropOutlets(wanted)
 }
 
 // writtenFiles lists the files that pm writes for a program.
 func writtenFiles(p *config.Program) (paths []string) {
 	for _, where := range []string{p.Stdout, p.Stderr} {
-		if p.ThroughPM(where) {
+		if p.ThroughPM(where) && outletName(p, where, output.Stdout) == "" {
 			paths = append(paths, inDir(p.WorkingDir, where))
 		}
 	}
@@ -147,11 +150,8 @@ func (o *outputs) file(program string, index int, stream output.Stream) (*output
 	if p == nil {
 		return nil, ""
 	}
-	where := p.Stdout
-	if stream == output.Stderr && p.Stderr != "stdout" {
-		where = p.Stderr
-	}
-	if where == "" || where == "discard" {
+	where, _ := whereOf(p, stream)
+	if !config.IsFile(where) {
 		return nil, ""
 	}
 	path := inDir(p.WorkingDir, where)
@@ -191,8 +191,7 @@ func (o *outputs) told(path string) func(output.Condition) {
 // nothing to tell.
 func (o *outputs) status(p *config.Program) *socket.Output {
 	var out socket.Output
-	for _, f := range o.written(p) {
-		c := f.Condition()
+	for _, c := range o.conditions(p) {
 		out.DroppedLines += c.Dropped.Lines
 		out.DroppedBytes += c.Dropped.Bytes
 		if c.Problem != nil {
@@ -231,6 +230,9 @@ func (o *outputs) capture(program string, index int, e proc.Event) error {
 
 // read reads one pipe.
 func (o *outputs) read(pipe int, program string, index int, stream output.Stream, done func()) error {
+	if out, instance := o.outlet(program, index, stream); out != nil {
+		return o.loop.AddOutlet(pipe, out, instance, stream, done)
+	}
 	if f, instance := o.file(program, index, stream); f != nil {
 		return o.loop.AddFile(pipe, f, instance, stream, done)
 	}

@@ -126,7 +126,7 @@ func (s *service) eachFile(p *config.Program, done string, do func(*output.File)
 // ownFile returns a file that a program writes itself; empty if there is none.
 func ownFile(p *config.Program) string {
 	for _, where := range []string{p.Stdout, p.Stderr} {
-		if isFile(where) && where != "stdout" && !p.ThroughPM(where) {
+		if isFile(where) && !p.ThroughPM(where) {
 			return where
 		}
 	}

@@ -224,7 +224,7 @@ func fileSources(p *config.Program, stream output.Stream) (list []logSource) {
 }
 
 func isFile(path string) bool {
-	return path != "" && path != "discard" && !strings.HasPrefix(path, "/dev/")
+	return config.IsFile(path) && !strings.HasPrefix(path, "/dev/")
 }
 
 // ringSource reads the daemon's own log of an instance.

@@ -80,6 +80,51 @@ func (j *Journal) Send(fields ...Field) error {
 	return nil
 }
 
+// TrySend is Send for who must not wait: the error is EAGAIN if the journal takes
+// nothing now. It does not connect anew.
+func (j *Journal) TrySend(fields ...Field) error {
+	entry := encode(fields)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.conn == nil {
+		return net.ErrClosed
+	}
+	err := j.try(entry, nil)
+	if !errors.Is(err, syscall.EMSGSIZE) && !errors.Is(err, syscall.ENOBUFS) {
+		return err
+	}
+	file, err := sealed(entry)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = file.Close() }()
+	return j.try(nil, unix.UnixRights(int(file.Fd())))
+}
+
+// try sends a datagram if it can be sent at once. The caller holds j.mu.
+func (j *Journal) try(entry, rights []byte) error {
+	raw, err := j.conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sent error
+	err = raw.Write(func(fd uintptr) bool {
+		sent = unix.Sendmsg(int(fd), entry, rights, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		return true
+	})
+	return errors.Join(err, sent)
+}
+
+// Close ends the connection.
+func (j *Journal) Close() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.conn != nil {
+		_ = j.conn.Close()
+		j.conn = nil
+	}
+}
+
 // send writes an entry as a datagram, or if it is too large for one, as a file.
 // The caller holds j.mu.
 func (j *Journal) send(entry []byte) error {

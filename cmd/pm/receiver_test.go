@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -177,7 +178,7 @@ func (r *receiver) listenDatagrams(network, address string) (string, error) {
 			if err != nil {
 				return
 			}
-			_, _ = r.log.Write(buffer[:n])
+			_, _ = r.log.Write(append(bytes.TrimSuffix(buffer[:n], []byte("\n")), '\n'))
 		}
 	})
 	return c.LocalAddr().String(), nil
