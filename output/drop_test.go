@@ -11,17 +11,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// smallDisk returns a directory that holds 128 KiB, of which half are taken by the
+// smallDisk returns a directory that holds 4 MiB, of which all but 64 KiB are taken by the
 // file filler.
 func smallDisk(t *testing.T) (dir, filler string) {
 	t.Helper()
 	dir = t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=128k"); err != nil {
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"); err != nil {
 		t.Skipf("cannot mount a small disk: %v", err)
 	}
 	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
 	filler = filepath.Join(dir, "filler")
-	if err := os.WriteFile(filler, make([]byte, 64<<10), 0o600); err != nil {
+	if err := os.WriteFile(filler, make([]byte, 4<<20-64<<10), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return dir, filler

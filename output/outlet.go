@@ -172,9 +172,6 @@ func (o *Outlet) hold(s *source, h *hands, wait time.Duration) (int, error) {
 	return 0, later(wait)
 }
 
-// outletSize is how much of a pipe is on its way at once.
-const outletSize = 64 << 10
-
 // move sends some of what the pipe holds.
 func (o *Outlet) move(s *source, h *hands, now time.Time) (int, error) {
 	if err := o.deliver(s); err != nil {
@@ -184,7 +181,7 @@ func (o *Outlet) move(s *source, h *hands, now time.Time) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	n := wholeLines(data[:min(len(data), outletSize)], s.fd)
+	n := wholeLines(data[:min(len(data), parcelSize)], s.fd)
 	if n == 0 {
 		return 0, unix.EAGAIN
 	}

@@ -50,12 +50,17 @@ func readHead(b []byte) head {
 	return d
 }
 
+// parcelSize is the most of a pipe that is on its way at once: a file takes all of it or
+// nothing, so it must not need much room.
+const parcelSize = fullPipe
+
 // moveLines moves some lines of what the pipe holds, in another form.
 func (f *File) moveLines(s *source, h *hands, now time.Time) (int, error) {
 	data, err := h.peek(s.fd)
 	if err != nil {
 		return 0, err
 	}
+	data = data[:min(len(data), parcelSize)]
 	if s.shared || f.options.JSON {
 		data = data[:wholeLines(data, s.fd)]
 	}
