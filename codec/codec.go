@@ -40,6 +40,12 @@ func (e *Encoder) String(s string) {
 	*e = append(*e, s...)
 }
 
+// Bytes appends what [Decoder.String] takes as well.
+func (e *Encoder) Bytes(b []byte) {
+	e.Uint(uint64(len(b)))
+	*e = append(*e, b...)
+}
+
 // Strings appends a list of strings.
 func (e *Encoder) Strings(list []string) {
 	e.Uint(uint64(len(list)))
@@ -158,7 +164,13 @@ func (d *Decoder) String() string {
 }
 
 // Strings takes a list of strings; an empty one is nil.
-func (d *Decoder) Strings() []string {
+func (d *Decoder) Strings() []string { return d.StringsLike(nil) }
+
+// StringsLike takes a list of strings, of which many stand at the same place of
+// another list as well: these two then share, and if all are equal, it is the
+// other list. So what comes thousands of times takes memory once. Neither may be
+// changed.
+func (d *Decoder) StringsLike(other []string) []string {
 	n := d.Uint()
 	if n > uint64(len(d.rest)) { // each takes a byte at least
 		d.fail()
@@ -167,11 +179,42 @@ func (d *Decoder) Strings() []string {
 	if n == 0 {
 		return nil
 	}
+	if n == uint64(len(other)) && d.all(other) {
+		return other
+	}
 	list := make([]string, n)
 	for i := range list {
-		list[i] = d.String()
+		if i < len(other) && d.next(other[i]) {
+			list[i] = other[i]
+		} else {
+			list[i] = d.String()
+		}
 	}
 	return list
+}
+
+// all takes the strings of a list, if they are what comes next.
+func (d *Decoder) all(list []string) bool {
+	begin := *d
+	for _, s := range list {
+		if !d.next(s) {
+			*d = begin
+			return false
+		}
+	}
+	return true
+}
+
+// next takes a string, if it is what comes next.
+func (d *Decoder) next(s string) bool {
+	begin := *d
+	n := d.Uint()
+	if d.err != nil || n > uint64(len(d.rest)) || string(d.rest[:n]) != s {
+		*d = begin
+		return false
+	}
+	d.rest = d.rest[n:]
+	return true
 }
 
 // Wall takes a moment that was appended by [Encoder.Wall], in UTC.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 	"time"
+	"unsafe"
 )
 
 func TestRoundTrip(t *testing.T) {
@@ -93,8 +94,13 @@ func FuzzDecoder(f *testing.F) {
 					t.Errorf("%d bytes of %d", len(s), len(record))
 				}
 			case 4:
-				if l := d.Strings(); len(l) > len(record) {
+				other := *d
+				l := d.StringsLike([]string{"a", "b"})
+				if len(l) > len(record) {
 					t.Errorf("%d strings of %d bytes", len(l), len(record))
+				}
+				if plain := other.Strings(); !slices.Equal(l, plain) || d.Err() != other.Err() || d.More() != other.More() {
+					t.Errorf("%q instead of %q", l, plain)
 				}
 			case 5:
 				d.Time()
@@ -124,5 +130,34 @@ func TestTimeAfterTheClockWasSet(t *testing.T) {
 		if off := got.Sub(at).Abs(); off > time.Second {
 			t.Errorf("the clock was set by %v: off by %v", jump, off)
 		}
+	}
+}
+
+func TestStringsLike(t *testing.T) {
+	env := []string{"HOME=/", "PATH=/bin", "N=1"}
+	for _, list := range [][]string{
+		nil, env, {"HOME=/", "PATH=/bin", "N=2"}, {"HOME=/"}, {"PATH=/bin", "HOME=/", "N=1", "M=1"}, {"", "", ""},
+	} {
+		var e Encoder
+		e.Strings(list)
+		e.Bytes([]byte("end"))
+		d := NewDecoder(e)
+		got := d.StringsLike(env)
+		if !slices.Equal(got, list) || d.String() != "end" || d.Err() != nil {
+			t.Errorf("%q came back as %q (%v)", list, got, d.Err())
+		}
+		for i, s := range got {
+			if i < len(env) && s == env[i] && unsafe.StringData(s) != unsafe.StringData(env[i]) {
+				t.Errorf("%q does not share %q", list, s)
+			}
+		}
+	}
+	var e Encoder
+	e.Strings(env)
+	if got := NewDecoder(e).StringsLike(env); &got[0] != &env[0] {
+		t.Error("an equal list is another one")
+	}
+	if d := NewDecoder(e[:len(e)-1]); d.StringsLike(env) == nil || d.Err() == nil {
+		t.Error("a list that ends too early is no fault")
 	}
 }

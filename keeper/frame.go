@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"syscall"
-	"unique"
 
 	"golang.org/x/sys/unix"
 
@@ -51,8 +50,9 @@ const (
 // wire sends and receives frames. One goroutine may send while another receives.
 type wire struct {
 	conn *net.UnixConn
-	in   []byte
-	fds  []int // received, not taken yet
+	room []byte // where in lies
+	in   []byte // read, not taken yet
+	fds  []int  // received, not taken yet
 	oob  []byte
 }
 
@@ -71,18 +71,21 @@ func newWire(file *os.File) (*wire, error) {
 	return &wire{conn: unixConn, oob: make([]byte, unix.CmsgSpace(maxRights*4))}, nil
 }
 
-// begin begins a frame.
-func begin(k kind) codec.Encoder {
-	e := codec.Encoder(make([]byte, 4, 64))
+// appendFrame appends a frame to others; fill, if it is not nil, appends what
+// belongs to its kind.
+func appendFrame(frames []byte, k kind, fill func(*codec.Encoder)) []byte {
+	start := len(frames)
+	e := codec.Encoder(append(frames, 0, 0, 0, 0))
 	e.Int(int(k))
+	if fill != nil {
+		fill(&e)
+	}
+	binary.LittleEndian.PutUint32(e[start:], uint32(len(e)-start-4))
 	return e
 }
 
-// finish completes a frame that begin has begun.
-func finish(e codec.Encoder) []byte {
-	binary.LittleEndian.PutUint32(e, uint32(len(e)-4))
-	return e
-}
+// frame returns a single one.
+func frame(k kind, fill func(*codec.Encoder)) []byte { return appendFrame(nil, k, fill) }
 
 // send sends frames; the descriptors go with the first.
 func (w *wire) send(data []byte, fds ...int) error {
@@ -101,7 +104,7 @@ func (w *wire) send(data []byte, fds ...int) error {
 // have come when it has.
 func (w *wire) receive() (kind, *codec.Decoder, error) {
 	for {
-		if frame, ok, err := w.frame(); ok || err != nil {
+		if frame, ok, err := w.next(); ok || err != nil {
 			d := codec.NewDecoder(frame)
 			return kind(d.Int()), d, err
 		}
@@ -111,8 +114,8 @@ func (w *wire) receive() (kind, *codec.Decoder, error) {
 	}
 }
 
-// frame takes a frame from what was read.
-func (w *wire) frame() ([]byte, bool, error) {
+// next takes a frame from what was read.
+func (w *wire) next() ([]byte, bool, error) {
 	if len(w.in) < 4 {
 		return nil, false, nil
 	}
@@ -135,7 +138,10 @@ var errTooManyFiles = errors.New("descriptors for the output of programs do not 
 
 func (w *wire) fill() error {
 	if cap(w.in)-len(w.in) < readSize/2 {
-		w.in = append(make([]byte, 0, max(readSize, 2*len(w.in)+readSize/2)), w.in...)
+		if len(w.room) < len(w.in)+readSize/2 {
+			w.room = make([]byte, 2*len(w.in)+readSize)
+		}
+		w.in = w.room[:copy(w.room, w.in)]
 	}
 	n, oobn, flags, _, err := w.conn.ReadMsgUnix(w.in[len(w.in):cap(w.in)], w.oob)
 	if err != nil {
@@ -224,15 +230,10 @@ func encodeCommand(e *codec.Encoder, c *proc.Command) {
 	}
 }
 
-// decodeCommand takes a command. Programs mostly have the same environment, so
-// they share its strings.
-func decodeCommand(d *codec.Decoder) *proc.Command {
-	c := &proc.Command{Argv: d.Strings(), Env: d.Strings(), Dir: d.String()}
-	for _, list := range [][]string{c.Argv, c.Env} {
-		for i, s := range list {
-			list[i] = unique.Make(s).Value()
-		}
-	}
+// decodeCommand takes a command. Programs mostly have the environment of the one
+// before, so they share its strings.
+func decodeCommand(d *codec.Decoder, last *proc.Command) *proc.Command {
+	c := &proc.Command{Argv: d.StringsLike(last.Argv), Env: d.StringsLike(last.Env), Dir: d.String()}
 	for _, n := range []**int{&c.Umask, &c.Nice, &c.OOMScoreAdj} {
 		if d.Bool() {
 			value := d.Int()
@@ -245,8 +246,10 @@ func decodeCommand(d *codec.Decoder) *proc.Command {
 			c.User.Groups = append(c.User.Groups, uint32(d.Uint()))
 		}
 	}
-	c.Limits = map[int]proc.Limit{}
 	for n := d.Uint(); n > 0 && d.Err() == nil; n-- {
+		if c.Limits == nil {
+			c.Limits = map[int]proc.Limit{}
+		}
 		resource := d.Int()
 		c.Limits[resource] = proc.Limit{Soft: d.Uint(), Hard: d.Uint()}
 	}
@@ -272,8 +275,8 @@ func encodeSuccessor(e *codec.Encoder, s proc.Successor) {
 	e.Bool(s.Except)
 }
 
-func decodeSuccessor(d *codec.Decoder) proc.Successor {
-	s := proc.Successor{ID: d.String(), Rank: d.Int(), Command: decodeCommand(d), After: d.Time()}
+func decodeSuccessor(d *codec.Decoder, last *proc.Command) proc.Successor {
+	s := proc.Successor{ID: d.String(), Rank: d.Int(), Command: decodeCommand(d, last), After: d.Time()}
 	for n := d.Uint(); n > 0 && d.Err() == nil; n-- {
 		s.Ends = append(s.Ends, proc.DecodeStatus(d))
 	}

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"pm.example/codec"
 	"pm.example/proc"
 )
 
@@ -27,7 +28,7 @@ type Link struct {
 	done    sync.WaitGroup
 
 	mu        sync.Mutex // guards all below
-	outbox    []func() (frame []byte, fd int)
+	outbox    []maker
 	events    []proc.Event
 	questions map[int]chan syscall.Errno
 	asked     int
@@ -36,6 +37,10 @@ type Link struct {
 	warnings  []string
 	leaders   map[string]int // pidfds of the main processes that live, by task
 }
+
+// maker appends a frame to others that are to be sent, and returns with them the
+// descriptor that goes with the last, or -1. It may append none.
+type maker func(frames []byte) ([]byte, int)
 
 // Hello is what a keeper tells a worker first.
 type Hello struct {
@@ -128,10 +133,10 @@ func (l *Link) Close() {
 // those in the file of records. It returns when all of them wait in Take. The
 // error is [ErrGone] if the keeper has died.
 func (l *Link) Open(stateDir, records string) (warnings []string, err error) {
-	e := begin(kindOpen)
-	e.String(stateDir)
-	e.String(records)
-	l.sendFrame(finish(e))
+	l.say(kindOpen, func(e *codec.Encoder) {
+		e.String(stateDir)
+		e.String(records)
+	})
 	for {
 		select {
 		case <-l.ready:
@@ -154,14 +159,17 @@ func (l *Link) Open(stateDir, records string) (warnings []string, err error) {
 var ErrGone = errors.New("the keeper of the programs is gone")
 
 // post queues something to be sent. A nil maker ends the sender.
-func (l *Link) post(maker func() ([]byte, int)) {
+func (l *Link) post(m maker) {
 	l.mu.Lock()
-	l.outbox = append(l.outbox, maker)
+	l.outbox = append(l.outbox, m)
 	l.mu.Unlock()
 	wake(l.outgo)
 }
 
-func (l *Link) sendFrame(frame []byte) { l.post(func() ([]byte, int) { return frame, -1 }) }
+// say queues a frame, which is made when it is sent.
+func (l *Link) say(k kind, fill func(*codec.Encoder)) {
+	l.post(func(frames []byte) ([]byte, int) { return appendFrame(frames, k, fill), -1 })
+}
 
 func wake(c chan struct{}) {
 	select {
@@ -172,6 +180,7 @@ func wake(c chan struct{}) {
 
 // send sends what is queued, as much as possible at once.
 func (l *Link) send() {
+	var frames []byte // room, used again and again
 	for {
 		select {
 		case <-l.outgo:
@@ -182,39 +191,46 @@ func (l *Link) send() {
 		makers := l.outbox
 		l.outbox = nil
 		l.mu.Unlock()
-		if l.sendAll(makers) {
+		var over bool
+		if frames, over = l.sendAll(frames, makers); over {
 			return
 		}
 	}
 }
 
-// sendAll sends the frames of the makers, and reports whether it is over.
-func (l *Link) sendAll(makers []func() ([]byte, int)) (over bool) {
-	const enough = 64 << 10
-	var batch []byte
-	flush := func() {
-		if len(batch) > 0 {
-			_ = l.wire.send(batch) // an error is told by receive as well
-			batch = batch[:0]
+// enough is how many bytes of frames are sent at once.
+const enough = 64 << 10
+
+// sendAll sends the frames of the makers, and reports whether it is over. It
+// returns the room for frames, empty.
+func (l *Link) sendAll(frames []byte, makers []maker) (room []byte, over bool) {
+	for _, m := range makers {
+		if m == nil {
+			over = true
+			break
 		}
-	}
-	defer flush()
-	for _, maker := range makers {
-		if maker == nil {
-			return true
-		}
-		frame, fd := maker()
-		if fd >= 0 {
-			flush()
-			_ = l.wire.send(frame, fd)
+		fd := -1
+		begin := len(frames)
+		frames, fd = m(frames)
+		if fd >= 0 { // descriptors go with the first byte
+			l.flush(frames[:begin])
+			_ = l.wire.send(frames[begin:], fd)
 			_ = unix.Close(fd)
-			continue
+			frames = frames[:0]
 		}
-		if batch = append(batch, frame...); len(batch) > enough {
-			flush()
+		if len(frames) > enough {
+			l.flush(frames)
+			frames = frames[:0]
 		}
 	}
-	return false
+	l.flush(frames)
+	return frames[:0], over
+}
+
+func (l *Link) flush(frames []byte) {
+	if len(frames) > 0 {
+		_ = l.wire.send(frames) // an error is told by receive as well
+	}
 }
 
 // receive takes what the keeper says until it is gone.
@@ -320,7 +336,7 @@ func (l *Link) Take() []proc.Event {
 // Spawn is [proc.Keeper.Spawn]; prepare is called here, and its error makes the
 // task Failed.
 func (l *Link) Spawn(id string, rank int, prepare func() (*proc.Command, error)) {
-	l.post(func() ([]byte, int) {
+	l.post(func(frames []byte) ([]byte, int) {
 		command, err := prepare()
 		if err != nil {
 			var fail *proc.SpawnError
@@ -328,28 +344,28 @@ func (l *Link) Spawn(id string, rank int, prepare func() (*proc.Command, error))
 				fail = &proc.SpawnError{Doing: "cannot prepare the launch", Err: err}
 			}
 			l.event(proc.Event{ID: id, Kind: proc.Failed, At: time.Now(), Err: fail, Stdout: -1, Stderr: -1})
-			return nil, -1
+			return frames, -1
 		}
-		e := begin(kindSpawn)
-		e.String(id)
-		e.Int(rank)
-		encodeCommand(&e, command)
-		return finish(e), -1
+		return appendFrame(frames, kindSpawn, func(e *codec.Encoder) {
+			e.String(id)
+			e.Int(rank)
+			encodeCommand(e, command)
+		}), -1
 	})
 }
 
 // Plan is [proc.Keeper.Plan] with a command that prepare makes. If that fails
 // there is no successor.
 func (l *Link) Plan(id string, next proc.Successor, prepare func() (*proc.Command, error)) {
-	l.post(func() ([]byte, int) {
+	l.post(func(frames []byte) ([]byte, int) {
 		var err error
 		if next.Command, err = prepare(); err != nil {
-			return nil, -1
+			return frames, -1
 		}
-		e := begin(kindPlan)
-		e.String(id)
-		encodeSuccessor(&e, next)
-		return finish(e), -1
+		return appendFrame(frames, kindPlan, func(e *codec.Encoder) {
+			e.String(id)
+			encodeSuccessor(e, next)
+		}), -1
 	})
 }
 
@@ -368,11 +384,11 @@ func (l *Link) Signal(id string, sig syscall.Signal) error {
 	question := l.asked
 	l.questions[question] = reply
 	l.mu.Unlock()
-	e := begin(kindSignal)
-	e.Int(question)
-	e.String(id)
-	e.Int(int(sig))
-	l.sendFrame(finish(e))
+	l.say(kindSignal, func(e *codec.Encoder) {
+		e.Int(question)
+		e.String(id)
+		e.Int(int(sig))
+	})
 	select {
 	case errno := <-reply:
 		if errno != 0 {
@@ -388,12 +404,12 @@ func (l *Link) Signal(id string, sig syscall.Signal) error {
 
 // Terminate is [proc.Keeper.Terminate].
 func (l *Link) Terminate(id string, step int, sig syscall.Signal, exclude []string) {
-	e := begin(kindTerminate)
-	e.String(id)
-	e.Int(step)
-	e.Int(int(sig))
-	e.Strings(exclude)
-	l.sendFrame(finish(e))
+	l.say(kindTerminate, func(e *codec.Encoder) {
+		e.String(id)
+		e.Int(step)
+		e.Int(int(sig))
+		e.Strings(exclude)
+	})
 }
 
 // Kill is [proc.Keeper.Kill].
@@ -403,17 +419,15 @@ func (l *Link) Kill(id string) { l.about(kindKill, id) }
 func (l *Link) Release(id string) { l.about(kindRelease, id) }
 
 func (l *Link) about(k kind, id string) {
-	e := begin(k)
-	e.String(id)
-	l.sendFrame(finish(e))
+	l.say(k, func(e *codec.Encoder) { e.String(id) })
 }
 
 // Drained is [proc.Keeper.Drained].
 func (l *Link) Drained(id string, stream int) {
-	e := begin(kindDrained)
-	e.String(id)
-	e.Int(stream)
-	l.sendFrame(finish(e))
+	l.say(kindDrained, func(e *codec.Encoder) {
+		e.String(id)
+		e.Int(stream)
+	})
 }
 
 // Hold gives the keeper a descriptor of the file, for the next worker.
@@ -428,22 +442,22 @@ func (l *Link) Hold(name string, file syscall.Conn) error {
 	if err = errors.Join(err, failed); err != nil {
 		return fmt.Errorf("cannot hand over %s: %w", name, err)
 	}
-	e := begin(kindHold)
-	e.String(name)
-	l.post(func() ([]byte, int) { return finish(e), other })
+	l.post(func(frames []byte) ([]byte, int) {
+		return appendFrame(frames, kindHold, func(e *codec.Encoder) { e.String(name) }), other
+	})
 	return nil
 }
 
 // Serving tells the keeper that clients are served now.
-func (l *Link) Serving() { l.sendFrame(finish(begin(kindServing))) }
+func (l *Link) Serving() { l.say(kindServing, nil) }
 
 // End tells the keeper that this worker ends for good, so that it shall end too,
 // with the given exit code. With keep it leaves the programs running.
 func (l *Link) End(code int, keep bool) {
-	e := begin(kindEnd)
-	e.Int(code)
-	e.Bool(keep)
-	l.sendFrame(finish(e))
+	l.say(kindEnd, func(e *codec.Encoder) {
+		e.Int(code)
+		e.Bool(keep)
+	})
 }
 
 // Upgrade asks the keeper to become the program at path, with a new worker. The

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"pm.example/codec"
 	"pm.example/proc"
 )
 
@@ -131,9 +132,11 @@ func TestDescriptorsThatDoNotGetThrough(t *testing.T) {
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: old.Max}); err != nil {
 		t.Fatal(err)
 	}
-	e := begin(kindEvent)
-	fds := encodeEvent(&e, proc.Event{ID: "a", Kind: proc.Spawned, PID: 1 << 22, Stdout: int(r.Fd()), Stderr: -1})
-	failed := w.send(finish(e), fds...)
+	var fds []int
+	event := frame(kindEvent, func(e *codec.Encoder) {
+		fds = encodeEvent(e, proc.Event{ID: "a", Kind: proc.Spawned, PID: 1 << 22, Stdout: int(r.Fd()), Stderr: -1})
+	})
+	failed := w.send(event, fds...)
 	<-l.Gone()
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
 		t.Fatal(err)

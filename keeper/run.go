@@ -162,7 +162,7 @@ func (k *keeper) work(ctx context.Context) (proc.Status, error) {
 	if err != nil {
 		return proc.Status{}, err
 	}
-	s := &session{keeper: k, wire: w, requests: make(chan func(), 1)}
+	s := &session{keeper: k, wire: w, requests: make(chan func(), 1), last: &proc.Command{}}
 	go s.receive() // ends with the connection
 	status := s.serve(ctx, worker)
 	for f := range s.requests { // what the worker has said before its end counts
@@ -178,9 +178,10 @@ type session struct {
 	*keeper
 	wire     *wire
 	requests chan func()
-	open     bool // the worker wants events
-	deaf     bool // what it says cannot be heard any more
-	unheard  bool // the output of some programs waits for descriptors
+	last     *proc.Command // that came
+	open     bool          // the worker wants events
+	deaf     bool          // what it says cannot be heard any more
+	unheard  bool          // the output of some programs waits for descriptors
 }
 
 // gather is how long events wait after those that were told last: in a burst they
@@ -254,19 +255,20 @@ func (s *session) serve(ctx context.Context, worker *proc.Attendant) proc.Status
 }
 
 func (s *session) sayHello() {
-	e := begin(kindHello)
-	e.String(s.StateDir)
-	e.String(s.previous)
-	e.Bool(s.Orphaned)
-	e.Bool(s.Upgraded)
-	e.String(s.refused)
 	names := slices.Sorted(maps.Keys(s.Held))
-	e.Strings(names)
+	hello := frame(kindHello, func(e *codec.Encoder) {
+		e.String(s.StateDir)
+		e.String(s.previous)
+		e.Bool(s.Orphaned)
+		e.Bool(s.Upgraded)
+		e.String(s.refused)
+		e.Strings(names)
+	})
 	var fds []int
 	for _, name := range names {
 		fds = append(fds, int(s.Held[name].Fd()))
 	}
-	_ = s.wire.send(finish(e), fds...) // an error is the worker's end, which is told
+	_ = s.wire.send(hello, fds...) // an error is the worker's end, which is told
 }
 
 // heard tells the worker what has happened. For one that is just starting it is
@@ -288,9 +290,7 @@ func (s *session) tell(events []proc.Event) {
 	)
 	for n, ev := range events {
 		s.unheard = s.unheard || ev.Unheard
-		e := begin(kindEvent)
-		fds = append(fds, encodeEvent(&e, ev)...)
-		batch = append(batch, finish(e)...)
+		batch = appendFrame(batch, kindEvent, func(e *codec.Encoder) { fds = append(fds, encodeEvent(e, ev)...) })
 		if n == len(events)-1 || len(batch) >= readSize || len(fds) >= maxRights-1 {
 			_ = s.wire.send(batch, fds...)
 			batch, fds = batch[:0], fds[:0]
@@ -307,9 +307,7 @@ func (s *session) passOn() {
 		return
 	}
 	for _, sig := range s.pending {
-		e := begin(kindAsked)
-		e.Int(int(sig.(syscall.Signal)))
-		_ = s.wire.send(finish(e))
+		_ = s.wire.send(frame(kindAsked, func(e *codec.Encoder) { e.Int(int(sig.(syscall.Signal))) }))
 	}
 	s.pending = nil
 }
@@ -334,11 +332,13 @@ func (s *session) handle(k kind, d *codec.Decoder) {
 	switch k {
 	case kindSpawn:
 		id, rank := d.String(), d.Int()
-		command := decodeCommand(d)
+		command := decodeCommand(d, s.last)
+		s.last = command
 		s.Programs.Spawn(id, rank, func() (*proc.Command, error) { return command, d.Err() })
 	case kindPlan:
-		id, next := d.String(), decodeSuccessor(d)
+		id, next := d.String(), decodeSuccessor(d, s.last)
 		if d.Err() == nil {
+			s.last = next.Command
 			s.Programs.Plan(id, next)
 		}
 	case kindUnplan:
@@ -382,10 +382,10 @@ func (s *session) serving() {
 }
 
 func (s *session) answer(question int, errno syscall.Errno) {
-	e := begin(kindSignaled)
-	e.Int(question)
-	e.Int(int(errno))
-	_ = s.wire.send(finish(e))
+	_ = s.wire.send(frame(kindSignaled, func(e *codec.Encoder) {
+		e.Int(question)
+		e.Int(int(errno))
+	}))
 }
 
 // begin opens the records, if that was not done for an earlier worker, and tells
@@ -410,9 +410,7 @@ func (s *session) begin(stateDir, records string) {
 }
 
 func (s *session) text(k kind, err error) {
-	e := begin(k)
-	e.String(err.Error())
-	_ = s.wire.send(finish(e))
+	_ = s.wire.send(frame(k, func(e *codec.Encoder) { e.String(err.Error()) }))
 }
 
 func (s *session) hold(name string, fd int) {

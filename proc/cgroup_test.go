@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 )
 
@@ -43,9 +44,13 @@ func TestLostCgroup(t *testing.T) {
 		t.Skip("pm may make no cgroups here")
 	}
 	in := &inbox{t: t, k: k}
-	k.cgroups.mu.Lock()
-	k.cgroups.ahead, k.cgroups.spare = 0, []string{filepath.Join(k.cgroups.dir, "gone")}
-	k.cgroups.mu.Unlock()
+	for made := false; !made; runtime.Gosched() { // those that are made ahead
+		k.cgroups.mu.Lock()
+		if made = len(k.cgroups.spare) == k.cgroups.ahead; made {
+			k.cgroups.ahead, k.cgroups.spare = 0, []string{filepath.Join(k.cgroups.dir, "gone")}
+		}
+		k.cgroups.mu.Unlock()
+	}
 	k.Spawn("a", 0, func() (*Command, error) {
 		return &Command{Argv: []string{"sleep", "1000"}, Env: os.Environ()}, nil
 	})

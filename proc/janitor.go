@@ -20,7 +20,8 @@ import (
 // by a process that forks behind its back and ends before it is reached; but such
 // a process ends as a child of pm, or under a parent that the pass does find.
 // Where the tree has a cgroup, and that is empty, one pass is enough: it looks for
-// somebody who has left the cgroup, which takes privilege.
+// somebody who has left the cgroup, which takes privilege, and if all trees are of
+// that sort it looks at pm's own children only.
 
 // Pauses of the janitor.
 const (
@@ -195,7 +196,10 @@ func (k *Keeper) pass() time.Duration {
 	if len(due) == 0 {
 		return next
 	}
-	found := k.members()
+	var found map[uint64][]int
+	if confined := k.confined(due); len(confined) < len(due) || k.fugitives(confined) {
+		found = k.members()
+	}
 	// One read proves the cgroups of all tasks empty, when all stop together.
 	allEmpty := k.cgroups.empty()
 	for t, orphans := range due {
@@ -235,6 +239,40 @@ func (k *Keeper) due() map[*tree]int {
 		}
 	}
 	return due
+}
+
+// confined returns those of the trees whose members live in a cgroup, unless they
+// have left it, which takes privilege, and whose leader is dead.
+func (k *Keeper) confined(trees map[*tree]int) map[*tree]int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	out := make(map[*tree]int, len(trees))
+	for t, orphans := range trees {
+		if t.cgroup != "" && !t.adopted && t.dead {
+			out[t] = orphans
+		}
+	}
+	return out
+}
+
+// fugitives reports whether somebody of these confined trees lives outside of their
+// cgroups. He is a child of pm then, or has an ancestor who is and lives there as
+// well: so a look at few processes tells, where members looks at all of the machine,
+// and leaves each with an entry in the kernel's cache of /proc, which makes its end
+// half as expensive again.
+func (k *Keeper) fugitives(trees map[*tree]int) bool {
+	tags := make(map[uint64]bool, len(trees))
+	for t := range trees {
+		tags[t.tag] = true
+	}
+	return slices.ContainsFunc(threadChildren(k.main, os.Getpid()), func(pid int) bool {
+		limit, err := readTag(pid)
+		if err != nil {
+			return false
+		}
+		tag, ours := k.tags.base(limit)
+		return ours && tags[tag]
+	})
 }
 
 // members finds the processes of all tagged trees, by tag.

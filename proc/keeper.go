@@ -773,14 +773,17 @@ func (k *Keeper) reaper(ctx context.Context, s *slots) {
 		if err != nil { // EINTR
 			continue
 		}
-		if next := k.reap(pid, now, now.Sub(begin) < swarming); next != nil {
+		swarm := now.Sub(begin) < swarming
+		if next := k.reap(pid, now, swarm); next != nil {
 			k.start(s, *next)
 			wake(k.spawnable) // to make a cgroup in place of the one that was taken
 			continue
 		}
-		// Whoever the death concerns goes first, on this very thread: the next
-		// wait blocks it.
-		runtime.Gosched()
+		if !swarm {
+			// Whoever the death concerns goes first, on this very thread: the
+			// next wait blocks it.
+			runtime.Gosched()
+		}
 	}
 }
 

@@ -219,17 +219,20 @@ func (g *Group) Stop(ctx context.Context, sel []Selector, wait bool) ([]Outcome,
 	return g.request(ctx, sel, func(list []*instance) error {
 		for _, i := range list {
 			already[i] = i.status == task.StatusStopped
-			i.touch()
 			i.desired, i.again = false, false
 		}
-		g.stopInOrder(list)
+		g.stopInOrder(list, g.commit)
 		return nil
 	}, settled)
 }
 
+// stopBatch is how many instances are asked to stop at once: while these die, the
+// next are written down.
+const stopBatch = 32
+
 // stopInOrder stops instances, and those of a lower priority number only when
-// all of a higher one are gone.
-func (g *Group) stopInOrder(list []*instance) {
+// all of a higher one are gone. It calls commit now and then.
+func (g *Group) stopInOrder(list []*instance, commit func()) {
 	if len(list) == 0 {
 		return
 	}
@@ -242,25 +245,29 @@ func (g *Group) stopInOrder(list []*instance) {
 		if i.program.Priority == highest {
 			first = append(first, i)
 		} else {
+			i.touch()
 			rest = append(rest, i)
 		}
 	}
-	for _, i := range slices.Backward(first) {
+	for n, i := range slices.Backward(first) {
 		if g.killing {
 			i.stop()
 			i.killNow()
 		} else if !i.wanted() {
 			i.stop()
 		}
+		if n%stopBatch == 0 {
+			commit()
+		}
 	}
 	w := g.watch(first, func(i *instance) (Outcome, bool) {
 		return Outcome{}, !i.live() || i.wanted()
 	})
 	if len(w.pending) == 0 {
-		g.stopInOrder(rest)
+		g.stopInOrder(rest, commit)
 		return
 	}
-	w.after = func() { g.stopInOrder(rest) }
+	w.after = func() { g.stopInOrder(rest, func() {}) } // in the middle of an event nothing is committed
 }
 
 // killNow ends a stop that is under way at once.
@@ -392,10 +399,9 @@ func (g *Group) Shutdown(ctx context.Context) error {
 	err := g.do(ctx, func() {
 		g.closing = true
 		for _, i := range g.order {
-			i.touch()
 			i.again = false
 		}
-		g.stopInOrder(g.order)
+		g.stopInOrder(g.order, g.commit)
 		w = g.watch(slices.Clone(g.order), func(i *instance) (Outcome, bool) { return Outcome{}, !i.live() })
 	})
 	if err != nil {

@@ -53,7 +53,7 @@ type Options struct {
 // one that was killed goes on where that was. It is used from one goroutine at
 // a time.
 type Journal interface {
-	// Put replaces the record of an instance; nil removes it.
+	// Put replaces the record of an instance; nil removes it. It copies the record.
 	Put(program string, index int, record []byte)
 	// Commit writes what was put, before anything is done that depends on it.
 	Commit()
@@ -86,6 +86,7 @@ type Group struct {
 	journal  Journal
 	planner  planner         // nil: the host cannot
 	dirty    []*instance     // whose records are outdated
+	room     []byte          // for one record after the other
 	effects  []func()        // to be done once the records are written
 	replayed map[string]bool // tasks that the host has told of, until it has told of all
 }
@@ -168,7 +169,8 @@ func (g *Group) commit() {
 		if i.dropped {
 			g.journal.Put(i.program.Name, i.index, nil)
 		} else {
-			g.journal.Put(i.program.Name, i.index, i.record())
+			g.room = i.record(g.room[:0])
+			g.journal.Put(i.program.Name, i.index, g.room)
 		}
 	}
 	clear(g.dirty)

@@ -26,8 +26,8 @@ func (i *instance) touch() {
 	}
 }
 
-func (i *instance) record() []byte {
-	e := codec.Encoder(make([]byte, 0, 256))
+func (i *instance) record(room []byte) []byte {
+	e := codec.Encoder(room)
 	e.Int(recordVersion)
 	e.String(i.name)
 	e.String(string(i.status))

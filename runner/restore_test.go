@@ -170,7 +170,7 @@ func (j *mortalJournal) Put(program string, index int, record []byte) {
 	key := fmt.Sprintf("%s:%d", program, index)
 	j.put[key] = nil
 	if record != nil {
-		j.put[key] = &Saved{Program: program, Index: index, Record: record}
+		j.put[key] = &Saved{Program: program, Index: index, Record: slices.Clone(record)}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/user"
 	"slices"
@@ -72,7 +73,8 @@ func assembleAll(f *config.File, environ []string) ([]*runner.Program, error) {
 // environment, whose files are read now.
 func launchCommand(p *config.Program, template proc.Command, environ []string, index int) (*proc.Command, error) {
 	c := template
-	env := slices.Clone(environ)
+	env := make([]string, 0, len(environ)+len(p.Env)+8)
+	env = append(env, environ...)
 	if p.User != "" {
 		who, home, err := lookupUser(p.User)
 		if err != nil {
@@ -88,8 +90,8 @@ func launchCommand(p *config.Program, template proc.Command, environ []string, i
 		}
 		env = append(env, lines...)
 	}
-	for key, value := range p.Env {
-		env = append(env, key+"="+value)
+	for _, key := range slices.Sorted(maps.Keys(p.Env)) { // the same order each time
+		env = append(env, key+"="+p.Env[key])
 	}
 	c.Env = append(env, "PM_PROGRAM="+p.Name, "PM_INSTANCE="+config.InstanceName(p, index), "PM_INDEX="+strconv.Itoa(index))
 	return &c, nil

@@ -40,6 +40,7 @@ type state struct {
 	rebooted  bool           // since it was written
 	closing   bool           // the end of the daemon has begun
 	failed    bool           // the last write failed, and that was told
+	room      []byte         // for one record after the other
 }
 
 // stateMagic names the format of the journal. A change of it makes a new number;
@@ -166,11 +167,13 @@ func closingRecord() []byte {
 func (s *state) addEvent(e socket.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.journal.Add(eventRecord(e))
+	s.room = eventRecord(s.room[:0], e)
+	s.journal.Add(s.room)
 }
 
-func eventRecord(e socket.Event) []byte {
-	r := codec.Encoder(make([]byte, 0, 160))
+// eventRecord makes the record of an event in the given room, which may be nil.
+func eventRecord(room []byte, e socket.Event) []byte {
+	r := codec.Encoder(room)
 	r.Int(stateEvent)
 	r.Int(e.Schema)
 	r.Uint(e.Seq)
@@ -232,16 +235,18 @@ func (s *state) Put(program string, index int, record []byte) {
 		s.journal.Add(e)
 		return
 	}
-	s.instances[key] = record
-	s.journal.Add(instanceRecord(key, record))
+	s.instances[key] = append(s.instances[key][:0], record...)
+	s.room = instanceRecord(s.room[:0], key, record)
+	s.journal.Add(s.room)
 }
 
-func instanceRecord(key outputKey, record []byte) []byte {
-	e := codec.Encoder(make([]byte, 0, len(record)+len(key.program)+16))
+// instanceRecord makes the record of an instance in the given room, which may be nil.
+func instanceRecord(room []byte, key outputKey, record []byte) []byte {
+	e := codec.Encoder(room)
 	e.Int(stateInstance)
 	e.String(key.program)
 	e.Int(key.index)
-	e.String(string(record))
+	e.Bytes(record)
 	return e
 }
 
@@ -289,10 +294,10 @@ func (s *state) rewrite(recent []socket.Event) error {
 		all = append(all, closingRecord())
 	}
 	for key, record := range s.instances {
-		all = append(all, instanceRecord(key, record))
+		all = append(all, instanceRecord(nil, key, record))
 	}
 	for _, e := range recent {
-		all = append(all, eventRecord(e))
+		all = append(all, eventRecord(nil, e))
 	}
 	return s.journal.Rewrite(all)
 }

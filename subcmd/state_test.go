@@ -109,7 +109,7 @@ func TestEventRecord(t *testing.T) {
 		}
 	}
 	for _, want := range []socket.Event{want, {}} {
-		d := codec.NewDecoder(eventRecord(want))
+		d := codec.NewDecoder(eventRecord(nil, want))
 		if kind := d.Int(); kind != stateEvent {
 			t.Errorf("it is of kind %d", kind)
 		}
