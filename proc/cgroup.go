@@ -35,12 +35,13 @@ type cgroups struct {
 	prefix string // of the paths of those of tasks; empty: there are none
 	ahead  int    // how many are made ahead
 
-	mu    sync.Mutex // guards all below
-	made  uint64     // for their names
-	spare []string   // nobody has used them
-	spent []string   // of tasks that are gone, to be removed
-	first time.Time  // when the first of these came
-	last  time.Time  // and the last
+	mu     sync.Mutex // guards all below
+	made   uint64     // for their names
+	spare  []string   // nobody has used them
+	coming int        // how many of them are being made
+	spent  []string   // of tasks that are gone, to be removed
+	first  time.Time  // when the first of these came
+	last   time.Time  // and the last
 }
 
 // Removing a cgroup takes a lock that starting a process takes too, and time from
@@ -163,17 +164,20 @@ func (c *cgroups) create() string {
 // provide makes one cgroup ahead, and reports whether more are wanted.
 func (c *cgroups) provide() bool {
 	c.mu.Lock()
-	wanted := c.ahead - len(c.spare)
-	c.mu.Unlock()
+	wanted := c.ahead - len(c.spare) - c.coming
 	if wanted <= 0 {
+		c.mu.Unlock()
 		return false
 	}
+	c.coming++
+	c.mu.Unlock()
 	path := c.create()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.coming--
 	if path == "" {
 		return false
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.spare = append(c.spare, path)
 	return wanted > 1
 }
