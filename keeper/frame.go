@@ -54,6 +54,8 @@ type wire struct {
 	in   []byte // read, not taken yet
 	fds  []int  // received, not taken yet
 	oob  []byte
+
+	decoder codec.Decoder // of the frame that was taken last
 }
 
 // newWire takes over the file of a socket.
@@ -105,8 +107,8 @@ func (w *wire) send(data []byte, fds ...int) error {
 func (w *wire) receive() (kind, *codec.Decoder, error) {
 	for {
 		if frame, ok, err := w.next(); ok || err != nil {
-			d := codec.NewDecoder(frame)
-			return kind(d.Int()), d, err
+			w.decoder = *codec.NewDecoder(frame)
+			return kind(w.decoder.Int()), &w.decoder, err
 		}
 		if err := w.fill(); err != nil {
 			return 0, nil, err
@@ -201,6 +203,7 @@ func (w *wire) close() {
 // own of the same number.
 func encodeCommand(e *codec.Encoder, c *proc.Command) {
 	e.Strings(c.Argv)
+	e.Strings(c.Common)
 	e.Strings(c.Env)
 	e.String(c.Dir)
 	for _, n := range []*int{c.Umask, c.Nice, c.OOMScoreAdj} {
@@ -230,10 +233,12 @@ func encodeCommand(e *codec.Encoder, c *proc.Command) {
 	}
 }
 
-// decodeCommand takes a command. Programs mostly have the environment of the one
-// before, so they share its strings.
+// decodeCommand takes a command. Programs mostly have much in common with the one
+// before, and share that.
 func decodeCommand(d *codec.Decoder, last *proc.Command) *proc.Command {
-	c := &proc.Command{Argv: d.StringsLike(last.Argv), Env: d.StringsLike(last.Env), Dir: d.String()}
+	c := &proc.Command{
+		Argv: d.StringsLike(last.Argv), Common: d.StringsLike(last.Common), Env: d.StringsLike(last.Env), Dir: d.String(),
+	}
 	for _, n := range []**int{&c.Umask, &c.Nice, &c.OOMScoreAdj} {
 		if d.Bool() {
 			value := d.Int()
@@ -266,7 +271,10 @@ func decodeCommand(d *codec.Decoder, last *proc.Command) *proc.Command {
 func encodeSuccessor(e *codec.Encoder, s proc.Successor) {
 	e.String(s.ID)
 	e.Int(s.Rank)
-	encodeCommand(e, s.Command)
+	e.Bool(s.Command != nil)
+	if s.Command != nil {
+		encodeCommand(e, s.Command)
+	}
 	e.Time(s.After)
 	e.Uint(uint64(len(s.Ends)))
 	for _, end := range s.Ends {
@@ -276,7 +284,11 @@ func encodeSuccessor(e *codec.Encoder, s proc.Successor) {
 }
 
 func decodeSuccessor(d *codec.Decoder, last *proc.Command) proc.Successor {
-	s := proc.Successor{ID: d.String(), Rank: d.Int(), Command: decodeCommand(d, last), After: d.Time()}
+	s := proc.Successor{ID: d.String(), Rank: d.Int()}
+	if d.Bool() {
+		s.Command = decodeCommand(d, last)
+	}
+	s.After = d.Time()
 	for n := d.Uint(); n > 0 && d.Err() == nil; n-- {
 		s.Ends = append(s.Ends, proc.DecodeStatus(d))
 	}

@@ -354,13 +354,15 @@ func (l *Link) Spawn(id string, rank int, prepare func() (*proc.Command, error))
 	})
 }
 
-// Plan is [proc.Keeper.Plan] with a command that prepare makes. If that fails
-// there is no successor.
+// Plan is [proc.Keeper.Plan] with a command that prepare makes, unless that is nil.
+// If it fails there is no successor.
 func (l *Link) Plan(id string, next proc.Successor, prepare func() (*proc.Command, error)) {
 	l.post(func(frames []byte) ([]byte, int) {
-		var err error
-		if next.Command, err = prepare(); err != nil {
-			return frames, -1
+		if prepare != nil {
+			var err error
+			if next.Command, err = prepare(); err != nil {
+				return frames, -1
+			}
 		}
 		return appendFrame(frames, kindPlan, func(e *codec.Encoder) {
 			e.String(id)

@@ -334,11 +334,11 @@ func (s *session) handle(k kind, d *codec.Decoder) {
 		id, rank := d.String(), d.Int()
 		command := decodeCommand(d, s.last)
 		s.last = command
-		s.Programs.Spawn(id, rank, func() (*proc.Command, error) { return command, d.Err() })
+		err := d.Err() // the decoder is for the next frame when this is asked for
+		s.Programs.Spawn(id, rank, func() (*proc.Command, error) { return command, err })
 	case kindPlan:
 		id, next := d.String(), decodeSuccessor(d, s.last)
 		if d.Err() == nil {
-			s.last = next.Command
 			s.Programs.Plan(id, next)
 		}
 	case kindUnplan:

@@ -27,8 +27,11 @@ type Command struct {
 	Argv []string
 	// Path is the file of the program; empty: it is found by Argv[0].
 	Path string
-	// Env is the whole environment, as KEY=value; a later entry wins.
+	// Env is the environment, as KEY=value; a later entry wins.
 	Env []string
+	// Common comes before Env: what the environments of many programs have in
+	// common, and is in memory once. It must not be changed.
+	Common []string
 	// Dir is the working directory; empty: pm's own.
 	Dir string
 	// Umask is the file mode creation mask; nil: pm's own.
@@ -425,7 +428,7 @@ func newImage(c *Command, path string, tag uint64, s *slots) (*image, *SpawnErro
 	}
 	im.path = cString(path)
 	im.argv = cStrings(c.Argv)
-	env := s.env.dedupe(c.Env)
+	env := s.env.dedupe(c.Common, c.Env)
 	if len(c.Listen) > 0 {
 		im.envv, im.listenPID = listenEnv(env, len(c.Listen))
 	} else {
@@ -531,13 +534,17 @@ func lookPath(c *Command) (string, *SpawnError) {
 		return name, nil
 	}
 	var denied string
-	for _, dir := range filepath.SplitList(lookupEnv(c.Env, "PATH")) {
+	for _, dir := range filepath.SplitList(c.lookupEnv("PATH", defaultPath)) {
 		path := filepath.Join(absolute(c.Dir, dir), name)
-		var info unix.Stat_t // not os.Stat, which makes 3 KB of garbage for a usual PATH
+		err := unix.Access(path, unix.X_OK)
+		if err != nil && err != unix.EACCES {
+			continue
+		}
+		var info unix.Stat_t
 		if unix.Stat(path, &info) != nil || info.Mode&unix.S_IFMT == unix.S_IFDIR {
 			continue
 		}
-		if unix.Access(path, unix.X_OK) == nil {
+		if err == nil {
 			return path, nil
 		}
 		denied = path
@@ -550,15 +557,17 @@ func lookPath(c *Command) (string, *SpawnError) {
 
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// lookupEnv returns the last value of key, or the default PATH for a PATH that
-// is missing.
-func lookupEnv(env []string, key string) string {
-	for i := len(env) - 1; i >= 0; i-- {
-		if k, v, ok := strings.Cut(env[i], "="); ok && k == key {
-			return v
+// lookupEnv returns the last value of a variable of the child, or the other if it
+// has none.
+func (c *Command) lookupEnv(key, other string) string {
+	for _, env := range [][]string{c.Env, c.Common} {
+		for _, entry := range slices.Backward(env) {
+			if k, v, ok := strings.Cut(entry, "="); ok && k == key {
+				return v
+			}
 		}
 	}
-	return defaultPath
+	return other
 }
 
 // environment is the room in which the environment of a child is laid out, for one
@@ -572,23 +581,24 @@ type environment struct {
 
 // dedupe keeps the last entry of each variable and drops what is none. The result
 // is valid until the next call.
-func (e *environment) dedupe(env []string) []string {
+func (e *environment) dedupe(common, env []string) []string {
 	if e.last == nil {
-		e.last = make(map[string]int, len(env))
+		e.last = make(map[string]int, len(common)+len(env))
 	}
 	clear(e.last)
-	for i, entry := range env {
+	e.entries = append(append(e.entries[:0], common...), env...)
+	for i, entry := range e.entries {
 		key, _, _ := strings.Cut(entry, "=")
 		e.last[key] = i
 	}
-	e.entries = e.entries[:0]
-	for i, entry := range env {
+	kept := e.entries[:0]
+	for i, entry := range e.entries {
 		key, _, ok := strings.Cut(entry, "=")
 		if ok && e.last[key] == i && strings.IndexByte(entry, 0) < 0 {
-			e.entries = append(e.entries, entry)
+			kept = append(kept, entry)
 		}
 	}
-	return e.entries
+	return kept
 }
 
 // lay is cStrings, and its result is valid until the next call.

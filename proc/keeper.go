@@ -89,18 +89,19 @@ type tree struct {
 	pipes    [2]int    // read ends of its output that are held; -1: none
 	inodes   [2]uint64 // of these, also before they are held; 0: none
 	failure  *SpawnError
-	adopted  bool  // no child of pm's: a keeper that is gone has started it
-	dead     bool  // the leader is reaped
-	end      death // of the leader
-	left     int   // how many the leader visibly left behind
-	step     int   // of the stop, the latest that was asked for
-	urgent   bool  // somebody waits for its end
-	killing  bool  // whatever is left is to be killed
-	clean    int   // passes in a row that found nothing
-	orphans  int   // how many of it have ended as children of pm
-	seen     int   // orphans at the first of those passes
-	told     bool  // Empty was told
-	released bool  // the owner needs it no more
+	adopted  bool     // no child of pm's: a keeper that is gone has started it
+	dead     bool     // the leader is reaped
+	end      death    // of the leader
+	left     int      // how many the leader visibly left behind
+	step     int      // of the stop, the latest that was asked for
+	urgent   bool     // somebody waits for its end
+	killing  bool     // whatever is left is to be killed
+	clean    int      // passes in a row that found nothing
+	orphans  int      // how many of it have ended as children of pm
+	seen     int      // orphans at the first of those passes
+	told     bool     // Empty was told
+	released bool     // the owner needs it no more
+	command  *Command // that its leader was started with, while it lives; nil: another keeper knows
 	next     *Successor
 	kill     killing
 	ask      *asking // a graceful stop that is under way
@@ -650,7 +651,7 @@ func (k *Keeper) start(s *slots, req request) {
 		k.tellFailed(t)
 		return
 	}
-	t.pid, t.started = out.pid, out.start
+	t.pid, t.started, t.command = out.pid, out.start, command
 	if out.cgroup != cgroup {
 		k.cgroups.drop(cgroup)
 		t.cgroup = ""

@@ -8,8 +8,10 @@ import (
 // Successor is a task that is to follow another as soon as that has ended: its
 // owner has decided beforehand, so that nobody has to be asked when it happens.
 type Successor struct {
-	ID      string
-	Rank    int
+	ID   string
+	Rank int
+	// Command is what to start; nil: what the other was started with. If another
+	// keeper has started that there is no successor then.
 	Command *Command
 	// After is when the other must still have lived: if it ends earlier there is
 	// no successor.
@@ -50,13 +52,16 @@ func (k *Keeper) Unplan(id string) {
 // succeed has the successor of a task that has just ended started, before anything
 // that waits to be. The caller holds k.mu, and then calls nextHot.
 func (k *Keeper) succeed(t *tree) {
-	next := t.next
-	t.next = nil
-	if next == nil || t.left > 0 || t.urgent || !next.follows(t.end) || k.tasks[next.ID] != nil {
+	next, command := t.next, t.command
+	t.next, t.command = nil, nil
+	if next != nil && next.Command != nil {
+		command = next.Command
+	}
+	if next == nil || command == nil || t.left > 0 || t.urgent || !next.follows(t.end) || k.tasks[next.ID] != nil {
 		return
 	}
 	k.tasks[next.ID] = newTree(next.ID)
-	k.hot = &request{next.ID, next.Rank, func() (*Command, error) { return next.Command, nil }}
+	k.hot = &request{next.ID, next.Rank, func() (*Command, error) { return command, nil }}
 }
 
 // nextHot hands the successor to the caller, or if there is a swarm of deaths or

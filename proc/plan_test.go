@@ -55,3 +55,43 @@ func TestSuccessor(t *testing.T) {
 		})
 	}
 }
+
+// A successor without a command of its own is started as the task was, and so is
+// its own; unless another keeper has started the task.
+func TestSuccessorOfTheSameKind(t *testing.T) {
+	k := keeper(t)
+	in := &inbox{t: t, k: k}
+	gate, open, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer gate.Close()
+	k.Spawn("1", 0, func() (*Command, error) {
+		return &Command{Argv: []string{"sh", "-c", "read x; exit $CODE"}, Common: []string{"CODE=1"}, Env: []string{"CODE=7"}, Stdin: Stdio{Kind: Descriptor, File: gate}}, nil
+	})
+	in.next("1", Spawned)
+	for n, id := range []string{"1", "2"} {
+		next := []string{"2", "3"}[n]
+		k.Plan(id, Successor{ID: next, Except: true})
+		if _, err := open.WriteString("go\n"); err != nil {
+			t.Fatal(err)
+		}
+		if e := in.next(id, Exited); e.Status.Code != 7 {
+			t.Errorf("%s has ended with %v", id, e.Status)
+		}
+		in.next(id, Empty)
+		in.next(next, Spawned)
+	}
+	k.mu.Lock()
+	k.tasks["3"].command = nil // as if it was adopted
+	k.mu.Unlock()
+	k.Plan("3", Successor{ID: "4", Except: true})
+	_ = open.Close()
+	in.next("3", Exited)
+	in.next("3", Empty)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.tasks["4"] != nil {
+		t.Error("a successor without a command")
+	}
+}

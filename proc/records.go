@@ -46,8 +46,9 @@ const (
 type records struct {
 	journal *journal.Journal
 	boot    string
-	waiting int  // records that are not written yet
-	failed  bool // the last write failed, and that was told
+	waiting int    // records that are not written yet
+	failed  bool   // the last write failed, and that was told
+	room    []byte // for one record after the other
 }
 
 // known is what the records of an earlier keeper tell of a task.
@@ -59,7 +60,7 @@ func (k *Keeper) record(kind recordKind, t *tree) {
 	if r == nil {
 		return
 	}
-	var e codec.Encoder
+	e := codec.Encoder(r.room[:0])
 	e.Int(int(kind))
 	e.String(t.id)
 	switch kind {
@@ -78,6 +79,7 @@ func (k *Keeper) record(kind recordKind, t *tree) {
 		encodeEnd(&e, t)
 	}
 	r.journal.Add(e)
+	r.room = e
 	r.waiting++
 	if kind == recordPipes || r.waiting > manyRecords {
 		k.commit()

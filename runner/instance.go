@@ -39,7 +39,8 @@ type instance struct {
 	dirty    bool // its record is outdated
 
 	taskID    string
-	planned   string // the id of the task that the host starts when this one ends; empty: none
+	planned   string   // the id of the task that the host starts when this one ends; empty: none
+	launched  *Program // the description that the host has last started it by; nil: an earlier group has asked for that
 	taskState task.State
 	pid       int // 0 until spawned
 	started   time.Time
@@ -184,6 +185,7 @@ func (i *instance) launch() {
 // spawn asks the host for the process of the task; asking twice does no harm.
 func (i *instance) spawn() {
 	g, id, program, index := i.group, i.taskID, i.program, i.index
+	i.launched = program
 	g.effect(func() {
 		g.host.Spawn(id, program.Priority, func() (*proc.Command, error) { return program.Command(index) })
 	})

@@ -8,7 +8,8 @@ import (
 )
 
 // planner is a host that can start a successor by itself, as soon as a task has
-// ended. It spares the way to the group and back.
+// ended. It spares the way to the group and back. Without prepare the successor is
+// started as the task was.
 type planner interface {
 	Plan(id string, next proc.Successor, prepare func() (*proc.Command, error))
 	Unplan(id string)
@@ -38,9 +39,11 @@ func (i *instance) propose() {
 		next.Ends = expectedEnds(p.Expected)
 	}
 	id, index := i.taskID, i.index
-	g.effect(func() {
-		g.planner.Plan(id, next, func() (*proc.Command, error) { return p.Command(index) })
-	})
+	var prepare func() (*proc.Command, error)
+	if i.launched != p {
+		prepare = func() (*proc.Command, error) { return p.Command(index) }
+	}
+	g.effect(func() { g.planner.Plan(id, next, prepare) })
 }
 
 func expectedEnds(list []Expected) (ends []proc.Status) {

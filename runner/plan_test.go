@@ -21,10 +21,14 @@ type planningHost struct {
 	plans []string
 }
 
-func (h *planningHost) Plan(id string, next proc.Successor, _ func() (*proc.Command, error)) {
+func (h *planningHost) Plan(id string, next proc.Successor, prepare func() (*proc.Command, error)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.plans = append(h.plans, "plan "+id+" "+next.ID)
+	how := "plan "
+	if prepare != nil {
+		how = "plan anew "
+	}
+	h.plans = append(h.plans, how+id+" "+next.ID)
 }
 
 func (h *planningHost) Unplan(id string) {
@@ -91,7 +95,7 @@ func TestSuccessorIsPlanned(t *testing.T) {
 			t.Fatal(err)
 		}
 		// Its turn may have come a moment ago: then it is the next task all the same.
-		if again := host.take(); len(again) != 1 || again[0] != "plan "+planned+" "+next {
+		if again := host.take(); len(again) != 1 || again[0] != "plan anew "+planned+" "+next {
 			t.Errorf("after a change that leaves it alone: %q, want the plan of %s again", again, next)
 		}
 		changed := *p
@@ -141,7 +145,10 @@ type keptPlanner struct {
 	plans []string
 }
 
-func (h *keptPlanner) Plan(id string, next proc.Successor, _ func() (*proc.Command, error)) {
+func (h *keptPlanner) Plan(id string, next proc.Successor, prepare func() (*proc.Command, error)) {
+	if h.plans != nil && prepare == nil {
+		panic("another group has started it: this one cannot know by what")
+	}
 	h.plans = append(h.plans, id+" "+next.ID)
 }
 

@@ -73,8 +73,8 @@ func assembleAll(f *config.File, environ []string) ([]*runner.Program, error) {
 // environment, whose files are read now.
 func launchCommand(p *config.Program, template proc.Command, environ []string, index int) (*proc.Command, error) {
 	c := template
-	env := make([]string, 0, len(environ)+len(p.Env)+8)
-	env = append(env, environ...)
+	c.Common = environ
+	env := make([]string, 0, len(p.Env)+8)
 	if p.User != "" {
 		who, home, err := lookupUser(p.User)
 		if err != nil {
@@ -90,8 +90,10 @@ func launchCommand(p *config.Program, template proc.Command, environ []string, i
 		}
 		env = append(env, lines...)
 	}
-	for _, key := range slices.Sorted(maps.Keys(p.Env)) { // the same order each time
-		env = append(env, key+"="+p.Env[key])
+	if len(p.Env) > 0 {
+		for _, key := range slices.Sorted(maps.Keys(p.Env)) { // the same order each time
+			env = append(env, key+"="+p.Env[key])
+		}
 	}
 	c.Env = append(env, "PM_PROGRAM="+p.Name, "PM_INSTANCE="+config.InstanceName(p, index), "PM_INDEX="+strconv.Itoa(index))
 	return &c, nil

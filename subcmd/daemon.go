@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"runtime/debug"
 	"sync"
 	"syscall"
@@ -98,20 +97,12 @@ type daemon struct {
 
 // runDaemon is the keeper, or in a process that a keeper has started, the worker.
 func runDaemon(ctx context.Context, e *env, o daemonOptions) error {
-	unused := make([]byte, ballast)
-	defer runtime.KeepAlive(unused)
 	if os.Getenv(workerEnv) == "" {
 		return runKeeper(ctx, e)
 	}
 	_ = os.Unsetenv(workerEnv)
 	return runWorker(ctx, e, o)
 }
-
-// ballast is memory that is never touched, and so takes none. It makes the
-// collector let that much garbage gather before it looks: a start or a stop of many
-// programs is a burst of it, and the quiet after it gives the memory back (see
-// [proc.Trim]).
-const ballast = 24 << 20
 
 // runWorker takes the state directory and the socket, goes on with what an
 // earlier worker has left or else starts the programs of the file, and serves
