@@ -52,7 +52,7 @@ fuzz:
 
 # Violence to a daemon, and a look after each round at what it makes of it.
 chaos:
-	$(GO) test -count 1 -timeout 3h ./cmd/pm -run '^TestChaos$$' -v -chaos-rounds $(ROUNDS)
+	$(GO) test -count 1 -timeout 3h ./cmd/pm -run '^TestChaos$$' -v -chaos-rounds $(ROUNDS) $(if $(CLOCK),-chaos-clock)
 
 bench: build
 	$(GO) test -run '^$$' -bench . -benchmem ./...

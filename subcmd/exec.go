@@ -171,6 +171,7 @@ type foreground struct {
 	stderr  io.Writer
 	quiet   bool
 	asked   syscall.Signal // what told pm to stop it; 0: nothing yet
+	again   bool           // it was to be tried again; for tell alone
 }
 
 // runExec runs the program until it has ended for good and nothing is left of
@@ -304,10 +305,14 @@ func (f *foreground) tell(e runner.Event) {
 	case runner.EventRunning:
 		_ = f.manager.Tell(systemd.Ready) // one that does not hear may stop pm, and says why
 	case runner.EventBackoff:
+		f.again = true
 		f.say(e.Message)
 	case runner.EventLingering:
 		f.say(e.Message)
 	case runner.EventExited, runner.EventFatal, runner.EventStopped:
+		if f.again && e.Type == runner.EventFatal && e.Exit != nil {
+			f.say(e.Message)
+		}
 		f.last.Store(&e)
 	}
 }

@@ -145,6 +145,33 @@ func (c *chaos) limitProcesses(spare int) (end func(), err error) {
 	return func() { _ = os.WriteFile(limit, []byte("max"), 0) }, os.WriteFile(limit, []byte(strconv.Itoa(n+spare)), 0)
 }
 
+// jumpClock sets the machine's clock to another time, up to two hours away, and in
+// a moment back again.
+func (c *chaos) jumpClock() step {
+	by := time.Duration(1+c.random.IntN(7200)) * time.Second
+	if c.random.IntN(2) == 0 {
+		by = -by
+	}
+	wait := time.Duration(c.random.IntN(300)) * time.Millisecond
+	return step{fmt.Sprintf("set the clock by %s for %s", by, wait), func() {
+		err := setClock(by)
+		<-time.After(wait)
+		if err = errors.Join(err, setClock(-by)); err != nil {
+			c.t.Errorf("cannot set the clock: %v", err)
+		}
+	}}
+}
+
+// setClock sets the clock by so much; clock_settime(2).
+func setClock(by time.Duration) error {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_REALTIME, &now); err != nil {
+		return err
+	}
+	then := unix.NsecToTimespec(now.Nano() + int64(by))
+	return unix.ClockSettime(unix.CLOCK_REALTIME, &then)
+}
+
 // TestShortages makes sure that what TestChaos takes away is gone.
 func TestShortages(t *testing.T) {
 	c := newChaos(t, 1)

@@ -25,6 +25,7 @@ import (
 var (
 	chaosRounds = flag.Int("chaos-rounds", 15, "rounds of TestChaos")
 	chaosSeed   = flag.Uint64("chaos-seed", 0, "repeat what TestChaos did with this seed; 0: something new")
+	chaosClock  = flag.Bool("chaos-clock", false, "TestChaos also sets the clock of the machine, for moments, which takes privilege")
 )
 
 // TestChaos does violence to a daemon, at any instant: it kills and freezes the
@@ -284,6 +285,9 @@ func (c *chaos) awaitDeaths() {
 
 // choose returns something to do.
 func (c *chaos) choose() step {
+	if *chaosClock && c.random.IntN(10) == 0 {
+		return c.jumpClock()
+	}
 	switch n := c.random.IntN(100); {
 	case n < 22:
 		return c.killHalf("worker", worker)
