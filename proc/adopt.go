@@ -33,7 +33,7 @@ func (k *Keeper) takeOver(tasks map[string]*known) {
 		}
 		k.tasks[old.id] = &old.tree
 	}
-	members := k.members()
+	members := k.survivors()
 	own := openFiles(unix.Getpid())
 	for _, old := range tasks {
 		if old.pid == 0 && old.failure == nil {
@@ -52,6 +52,22 @@ func (k *Keeper) takeOver(tasks map[string]*known) {
 	wake(k.children)
 }
 
+// survivors finds the processes of all tasks. Should it lack descriptors for that it
+// tries again for a while: who is overlooked here is started once more.
+func (k *Keeper) survivors() map[uint64][]int {
+	const patience = 10 * time.Second
+	for begun := time.Now(); ; time.Sleep(retryMax / 10) {
+		found, err := k.members()
+		if err == nil {
+			return found
+		}
+		if time.Since(begun) > patience {
+			k.log.Error("programs that run on may be overlooked, and started once more", "error", err)
+			return found
+		}
+	}
+}
+
 // findLeader looks among the processes of a task, of which only the tag was
 // written down, for the one that was started first.
 func (t *known) findLeader(members []int) {
@@ -68,7 +84,9 @@ func (t *known) findLeader(members []int) {
 func (k *Keeper) resume(t *known, members []int) {
 	d, ended := k.unclaimed[t.pid]
 	switch {
-	case t.failure != nil, t.dead:
+	case t.failure != nil:
+	case t.dead: // whose children are what it has left
+		t.adopted = true
 	case ended: // a child, since the execve(2) by which this process became a keeper
 		delete(k.unclaimed, t.pid)
 		k.ended(&t.tree, d)

@@ -225,6 +225,49 @@ func TestEndThatNobodySaw(t *testing.T) {
 	second.want("empty a")
 }
 
+// What a program has left behind that ended under an earlier keeper is no child of
+// this one, and is not forgotten.
+func TestOrphansOfAnEarlierKeeper(t *testing.T) {
+	dir := t.TempDir()
+	script, told := filepath.Join(dir, "script"), filepath.Join(dir, "pid")
+	text := "#!/bin/sh\n(trap '' TERM; exec sleep 1000) &\necho $! >" + told + "\nexec sleep 1000\n"
+	if err := os.WriteFile(script, []byte(text), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	records := recordsFile(t)
+	first := startKeeper(t, records)
+	first.tell("spawn a %s", script)
+	leader, _ := strconv.Atoi(strings.Fields(first.want("spawned a"))[0])
+	var orphan int
+	for orphan == 0 {
+		data, _ := os.ReadFile(told)
+		orphan, _ = strconv.Atoi(strings.TrimSpace(string(data)))
+	}
+	fd, err := unix.PidfdOpen(orphan, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeQuietly(fd)
+	endAndWait(t, leader)
+	first.want("exited a -1 9")
+	first.die()
+
+	second := startKeeper(t, records)
+	second.tell("term a")
+	second.tell("spawn b true")
+	second.want("empty b") // the same pass looks at a
+	second.tell("list")
+	second.want("list")
+	if slices.Contains(second.seen, "empty a") {
+		t.Error("it is said to be gone, and lives")
+	}
+	second.tell("kill a")
+	second.want("empty a")
+	if !hasEnded(fd) {
+		t.Error("it lives on")
+	}
+}
+
 // endAndWait kills a process that is no child and waits until it is reaped.
 func endAndWait(t *testing.T, pid int) {
 	t.Helper()

@@ -284,12 +284,18 @@ func cgroupMembers(path string) (pids []int) {
 	return pids
 }
 
-// populated reports whether a living process is in a cgroup or below it. What
-// cannot be read counts as empty: the tags still tell.
+// populated reports whether a living process is in a cgroup or below it. One that
+// is gone is empty, and one that cannot be read, for want of descriptors, is not.
 func populated(path string) bool {
-	data, err := slurp(filepath.Join(path, "cgroup.events"))
-	return err == nil && bytes.Contains(data, []byte("populated 1"))
+	data, err := slurp(path + "/cgroup.events")
+	if err != nil {
+		return passing(err)
+	}
+	return bytes.Contains(data, []byte("populated 1"))
 }
+
+// owns reports whether a cgroup is one of those in whole.
+func (c *cgroups) owns(path string) bool { return c.whole != "" && strings.HasPrefix(path, c.prefix) }
 
 // inCgroup reports whether a process is in a cgroup or below it.
 func inCgroup(pid int, path string) bool {

@@ -2,6 +2,7 @@ package proc
 
 import (
 	"context"
+	"errors"
 	"os"
 	"slices"
 	"strings"
@@ -198,7 +199,10 @@ func (k *Keeper) pass() time.Duration {
 	}
 	var found map[uint64][]int
 	if confined := k.confined(due); len(confined) < len(due) || k.fugitives(confined) {
-		found = k.members()
+		var err error
+		if found, err = k.members(); err != nil { // nothing is proved
+			return retryMax
+		}
 	}
 	// One read proves the cgroups of all tasks empty, when all stop together.
 	allEmpty := k.cgroups.empty()
@@ -265,36 +269,42 @@ func (k *Keeper) fugitives(trees map[*tree]int) bool {
 	for t := range trees {
 		tags[t.tag] = true
 	}
-	return slices.ContainsFunc(threadChildren(k.main, os.Getpid()), func(pid int) bool {
+	own, err := threadChildren(k.main, os.Getpid())
+	return err != nil || slices.ContainsFunc(own, func(pid int) bool {
 		limit, err := readTag(pid)
 		if err != nil {
-			return false
+			return passing(err)
 		}
 		tag, ours := k.tags.base(limit)
 		return ours && tags[tag]
 	})
 }
 
-// members finds the processes of all tagged trees, by tag.
-func (k *Keeper) members() map[uint64][]int {
-	found := map[uint64][]int{}
+// members finds the processes of all tagged trees, by tag. The error is that not
+// all could be looked at, for want of descriptors or memory.
+func (k *Keeper) members() (found map[uint64][]int, err error) {
+	found = map[uint64][]int{}
 	if k.tags == nil {
-		return found
+		return found, nil
 	}
 	self := os.Getpid()
-	_ = eachPID("/proc", func(pid int) {
+	var missed error
+	err = eachPID("/proc", func(pid int) {
 		if pid == self {
 			return
 		}
 		limit, err := readTag(pid)
 		if err != nil {
+			if passing(err) {
+				missed = err
+			}
 			return
 		}
 		if tag, ours := k.tags.base(limit); ours {
 			found[tag] = append(found[tag], pid)
 		}
 	})
-	return found
+	return found, errors.Join(err, missed)
 }
 
 // tend does for one tree what a pass that found these members asks for, and
@@ -349,7 +359,7 @@ func (k *Keeper) clean(t *tree, allEmpty bool, orphans int) bool {
 	if t.clean < enough || !quiet {
 		return false
 	}
-	if t.cgroup != "" && (!allEmpty || t.adopted) && populated(t.cgroup) {
+	if t.cgroup != "" && !(allEmpty && k.cgroups.owns(t.cgroup)) && populated(t.cgroup) {
 		t.clean = 0
 		return false
 	}

@@ -929,7 +929,8 @@ func (k *Keeper) strays(t *tree) []int {
 		all, _ := listPIDs("/proc")
 		return all
 	}
-	return threadChildren(k.main, os.Getpid())
+	own, _ := threadChildren(k.main, os.Getpid())
+	return own
 }
 
 func isZombie(pid int) bool {

@@ -132,15 +132,17 @@ func children(pid int) []int {
 	}
 	var out []int
 	for _, tid := range tasks {
-		out = append(out, threadChildren(dir, tid)...)
+		list, _ := threadChildren(dir, tid)
+		out = append(out, list...)
 	}
 	return out
 }
 
-func threadChildren(dir string, tid int) []int {
+// threadChildren lists the children of a thread; dir has its /proc/PID/task.
+func threadChildren(dir string, tid int) ([]int, error) {
 	data, err := slurp(dir + "/" + strconv.Itoa(tid) + "/children")
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	var out []int
 	for field := range bytes.FieldsSeq(data) {
@@ -148,7 +150,7 @@ func threadChildren(dir string, tid int) []int {
 			out = append(out, pid)
 		}
 	}
-	return out
+	return out, nil
 }
 
 // listPIDs returns the numbers among the names of a directory of /proc.

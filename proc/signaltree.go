@@ -265,7 +265,8 @@ func (q *quarry) begot(st stat, listed uint64) bool {
 
 func (q *quarry) children() []int {
 	if q.single {
-		return threadChildren("/proc/"+strconv.Itoa(q.PID)+"/task", q.PID)
+		list, _ := threadChildren("/proc/"+strconv.Itoa(q.PID)+"/task", q.PID)
+		return list
 	}
 	return children(q.PID)
 }

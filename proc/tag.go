@@ -70,9 +70,9 @@ func (s *tagSpan) take(used func(tag uint64) bool) uint64 {
 }
 
 // base returns the tag of the task that a process with the given limit belongs
-// to, and whether it is in this keeper's stock at all.
+// to, and whether it is in this keeper's stock at all. There may be no stock.
 func (s *tagSpan) base(limit uint64) (tag uint64, ours bool) {
-	if limit > s.top || s.top-limit >= s.slots*s.width {
+	if s == nil || limit > s.top || s.top-limit >= s.slots*s.width {
 		return 0, false
 	}
 	return s.top - (s.top-limit)/s.width*s.width, true

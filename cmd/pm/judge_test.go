@@ -146,6 +146,9 @@ func (seen census) compare(before, after *socket.Instance) error {
 		if got := seen.leaders[after.Name]; len(got) != 1 || got[0] != after.PID {
 			return fmt.Errorf("pm says that %s is process %d, the kernel says %v", after.Name, after.PID, got)
 		}
+		if got := seen.others[after.Name]; len(got) > 2*strings.Count(after.Program, "family") { // it forks twice
+			return fmt.Errorf("of an earlier life of %s some of %v are left", after.Name, got)
+		}
 	case len(seen.leaders[after.Name])+len(seen.others[after.Name]) > 0:
 		return fmt.Errorf("pm says that %s is %s, the kernel has %v and %v", after.Name, after.State, seen.leaders[after.Name], seen.others[after.Name])
 	}
