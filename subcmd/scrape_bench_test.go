@@ -11,7 +11,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"strconv"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -76,27 +76,68 @@ func serviceLogLines(n int) []byte {
 }
 
 // BenchmarkScrapeLogs measures the CPU time, the kernel's included, of a process
-// that reads lines from a pipe, converts them and sends them: pm and the usual
-// way, in turns.
+// that reads lines from a pipe, converts them and sends them: pm, the usual way and,
+// if it is there, syslog-ng, in turns.
 func BenchmarkScrapeLogs(b *testing.B) {
 	for _, network := range []string{"tcp", "udp"} {
 		b.Run(network, func(b *testing.B) {
 			address := benchReceiver(b, network)
 			const lines = 400_000
 			block := serviceLogLines(lines / 100)
-			var pm, seed time.Duration // of CPU
+			peer := syslogNG(b, network, address)
+			var pm, seed, syslogNG time.Duration // of CPU
 			for b.Loop() {
-				pm += benchShip(b, block, 100, "pm", "scrape-logs", "-q", "--to", network+"://"+address)
-				seed += 10 * benchShip(b, block, 10, "seed", network, address) // a tenth of the lines: it is slow
+				pm += benchShip(b, block, 100, inRole("pm", "scrape-logs", "-q", "--to", network+"://"+address))
+				seed += 10 * benchShip(b, block, 10, inRole("seed", network, address)) // a tenth of the lines: it is slow
+				if peer != nil {
+					syslogNG += 10 * benchShip(b, block, 10, exec.Command(peer[0], peer[1:]...))
+				}
 			}
 			perSecond := func(cpu time.Duration) float64 { return float64(b.N) / cpu.Seconds() }
 			b.ReportMetric(perSecond(pm)*float64(100*len(block))/1e6, "pm-MB/cpu-s")
 			b.ReportMetric(perSecond(pm)*lines, "pm-lines/cpu-s")
 			b.ReportMetric(perSecond(seed)*float64(100*len(block))/1e6, "seed-MB/cpu-s")
 			b.ReportMetric(perSecond(pm)/perSecond(seed), "times-seed")
+			if peer != nil {
+				b.ReportMetric(perSecond(syslogNG)*float64(100*len(block))/1e6, "syslog-ng-MB/cpu-s")
+				b.ReportMetric(perSecond(pm)/perSecond(syslogNG), "times-syslog-ng")
+			}
 			b.ReportMetric(0, "ns/op")
 		})
 	}
+}
+
+// syslogNG returns the command of a syslog-ng that parses key=value pairs and sends
+// JSON, and ends with its input; nil if there is none.
+func syslogNG(b *testing.B, network, address string) []string {
+	path, err := exec.LookPath("syslog-ng")
+	if err != nil {
+		return nil
+	}
+	dir := b.TempDir()
+	config := filepath.Join(dir, "conf")
+	host, port, _ := net.SplitHostPort(address)
+	text := fmt.Sprintf(`@version: 3.38
+options { stats-freq(0); };
+source pipe { stdin(flags(no-parse)); };
+parser pairs { kv-parser(prefix(".kv.")); };
+destination logstash { network("%s" port(%s) transport("%s") template("$(format-json --key .kv.* --rekey .kv.* --shift 4)\n")); };
+log { source(pipe); parser(pairs); destination(logstash); flags(flow-control); };
+`, host, port, network)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	return []string{
+		path, "-F", "--no-caps", "-f", config,
+		"-R", filepath.Join(dir, "persist"), "-c", filepath.Join(dir, "ctl"), "-p", filepath.Join(dir, "pid"),
+	}
+}
+
+// inRole is the command that is this test binary in a role.
+func inRole(role string, args ...string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Env = append(os.Environ(), benchRole+"="+role)
+	return cmd
 }
 
 // benchReceiver takes what comes and forgets it.
@@ -136,13 +177,11 @@ func benchReceiver(b *testing.B, network string) (address string) {
 
 // benchShip lets a process ship the block so many times, and returns the CPU time
 // that it took.
-func benchShip(b *testing.B, block []byte, times int, role string, args ...string) time.Duration {
+func benchShip(b *testing.B, block []byte, times int, cmd *exec.Cmd) time.Duration {
 	r, w, err := os.Pipe()
 	if err != nil {
 		b.Fatal(err)
 	}
-	cmd := exec.Command(os.Args[0], args...)
-	cmd.Env = append(os.Environ(), benchRole+"="+role)
 	cmd.Stdin, cmd.Stderr = r, os.Stderr
 	err = cmd.Start()
 	_ = r.Close()
@@ -152,7 +191,7 @@ func benchShip(b *testing.B, block []byte, times int, role string, args ...strin
 		}
 	}
 	if err := errors.Join(err, w.Close(), cmd.Wait()); err != nil {
-		b.Fatalf("%s %s: %v", role, strconv.Quote(fmt.Sprint(args)), err)
+		b.Fatalf("%q: %v", cmd.Args, err)
 	}
 	return cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 }
