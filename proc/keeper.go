@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -33,8 +34,9 @@ type Keeper struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 
-	cgroups   *cgroups     // safe by itself
-	launching sync.RWMutex // held for reading while a process is started
+	cgroups   *cgroups      // safe by itself
+	launching sync.RWMutex  // held for reading while a process is started
+	reaps     atomic.Uint64 // grows when a child leaves the list of children
 
 	spawnable chan struct{} // a spawner has something to do
 	ready     chan struct{} // events wait
@@ -89,7 +91,7 @@ type tree struct {
 	pipes    [2]int    // read ends of its output that are held; -1: none
 	inodes   [2]uint64 // of these, also before they are held; 0: none
 	failure  *SpawnError
-	adopted  bool     // no child of pm's: a keeper that is gone has started it
+	adopted  bool     // no children of pm's: a keeper that is gone has started it
 	dead     bool     // the leader is reaped
 	end      death    // of the leader
 	left     int      // how many the leader visibly left behind
@@ -803,6 +805,8 @@ func (k *Keeper) reap(pid int, now time.Time, swarm bool) (next *request) {
 		}
 	}()
 	k.noteOrphan(pid)
+	k.reaps.Add(1) // that one begins, and that it is over
+	defer k.reaps.Add(1)
 	var ws unix.WaitStatus
 	if got, err := unix.Wait4(pid, &ws, unix.WNOHANG|k.waits, nil); got != pid || err != nil {
 		return nil

@@ -121,18 +121,27 @@ func (g *Group) request(ctx context.Context, sel []Selector, act func([]*instanc
 	if err := errors.Join(err, refuse); err != nil || w == nil {
 		return nil, unknown, err
 	}
-	return g.wait(ctx, w), unknown, nil
+	out, err = g.wait(ctx, w)
+	return out, unknown, err
 }
 
-func (g *Group) wait(ctx context.Context, w *watch) []Outcome {
+// wait waits until w is done or ctx ends. If the group ends before, nobody knows what
+// will become of the instances.
+func (g *Group) wait(ctx context.Context, w *watch) ([]Outcome, error) {
 	select {
 	case <-w.done:
 		_ = g.do(context.WithoutCancel(ctx), func() {}) // so it is recorded
+		return w.outcomes, nil
 	case <-g.ended:
 	case <-ctx.Done():
 		_ = g.do(context.WithoutCancel(ctx), w.giveUp)
 	}
-	return w.outcomes
+	select {
+	case <-w.done:
+		return w.outcomes, nil
+	default:
+		return nil, errEnded
+	}
 }
 
 func (i *instance) outcome(v Verdict, message string) Outcome {
@@ -407,7 +416,7 @@ func (g *Group) Shutdown(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	g.wait(ctx, w)
+	_, _ = g.wait(ctx, w)
 	return ctx.Err()
 }
 

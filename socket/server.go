@@ -256,6 +256,9 @@ func (s *server) handle(w http.ResponseWriter, r *http.Request) error {
 	}
 	answer, err := job.answer(r.Context(), s.svc, c.peer)
 	s.door.end(c)
+	if err != nil && errors.Is(context.Cause(s.ending), ErrReplaced) {
+		panic(http.ErrAbortHandler) // the other server knows better
+	}
 	if err != nil {
 		return err
 	}
