@@ -109,6 +109,11 @@ func execProgram(c *cli.Context, o execOptions) (*config.Program, error) {
 			}
 		}
 	}
+	for _, where := range []*string{&program.Stdout, &program.Stderr} {
+		if *where == "" && program.ThroughPM("inherit") { // lines that are to change
+			*where = "inherit"
+		}
+	}
 	if problems := config.Validate(program); len(problems) > 0 {
 		texts := make([]string, len(problems))
 		for n, p := range problems {
@@ -165,7 +170,7 @@ type foreground struct {
 	group   *runner.Group
 	last    atomic.Pointer[runner.Event] // the event that ended it
 	ended   chan struct{}
-	outputs *outputs    // nil: pm writes no files
+	outputs *outputs    // nil: nothing goes through pm
 	scrape  *execScrape // nil: nothing is shipped
 	log     *slog.Logger
 	stderr  io.Writer
@@ -191,7 +196,7 @@ func runExec(ctx context.Context, e *env, o execOptions, program *config.Program
 	if err != nil {
 		return usageError(err)
 	}
-	if len(writtenFiles(program)) > 0 {
+	if len(writtenFiles(program))+len(outletNames(program)) > 0 {
 		if err := f.write(program); err != nil {
 			return err
 		}
@@ -244,7 +249,7 @@ func newForeground(e *env, o execOptions) (*foreground, error) {
 	return f, nil
 }
 
-// write makes pm write the program's files.
+// write makes pm write the program's files, and send what goes elsewhere.
 func (f *foreground) write(program *config.Program) error {
 	loop, err := output.NewLoop()
 	if err != nil {
@@ -255,7 +260,7 @@ func (f *foreground) write(program *config.Program) error {
 	return nil
 }
 
-// capture takes the pipes of a program whose files pm writes.
+// capture takes the pipes of a program whose output goes through pm.
 func (f *foreground) capture(program string, index int, ev proc.Event) {
 	f.scrape.capture(&ev)
 	if f.outputs == nil {
