@@ -95,8 +95,17 @@ type daemon struct {
 	binary string // what the daemon is to become; empty: nothing
 }
 
+// heapGrowth is by how many percent the heaps of the daemon's processes may grow
+// until garbage is collected. They are small, so that the usual 100 would mean a
+// collection for every thousand events, in the middle of the burst that brings them;
+// what a burst has taken is given back when it is quiet (see [proc.Trim]).
+const heapGrowth = 400
+
 // runDaemon is the keeper, or in a process that a keeper has started, the worker.
 func runDaemon(ctx context.Context, e *env, o daemonOptions) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(heapGrowth)
+	}
 	if os.Getenv(workerEnv) == "" {
 		return runKeeper(ctx, e)
 	}
