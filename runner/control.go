@@ -258,14 +258,16 @@ func (g *Group) stopInOrder(list []*instance, commit func()) {
 			rest = append(rest, i)
 		}
 	}
-	for n, i := range slices.Backward(first) {
+	// In the order of their start: the kernel, asked for a child that has ended, looks
+	// through them in that order.
+	for n, i := range first {
 		if g.killing {
 			i.stop()
 			i.killNow()
 		} else if !i.wanted() {
 			i.stop()
 		}
-		if n%stopBatch == 0 {
+		if (n+1)%stopBatch == 0 {
 			commit()
 		}
 	}
