@@ -50,6 +50,7 @@ const (
 	headerSize = 8        // of a record: its length and its checksum
 	maxRecord  = 64 << 20 // a longer one is damage
 	minRewrite = 1 << 20  // below this size a journal is not written anew
+	atOnce     = 16       // times that size it cannot wait
 	reserve    = 256 << 10
 	batchBit   = 1 << 31 // in a length: what follows are records
 )
@@ -351,8 +352,11 @@ func (j *Journal) Commit() error {
 }
 
 // Full reports whether the journal holds so many outdated records that it
-// should be written anew.
+// should be written anew in a quiet moment: that waits for the disk.
 func (j *Journal) Full() bool { return j.size > minRewrite && j.size > 4*j.base }
+
+// Overfull reports whether it should be so now.
+func (j *Journal) Overfull() bool { return j.size > atOnce*minRewrite && j.size > atOnce*j.base }
 
 // Rewrite replaces all records, also those not committed yet, by these. The old
 // file stays until the new one is on the disk; if that fails, it stays in use.

@@ -130,7 +130,7 @@ func (g *Group) request(ctx context.Context, sel []Selector, act func([]*instanc
 func (g *Group) wait(ctx context.Context, w *watch) ([]Outcome, error) {
 	select {
 	case <-w.done:
-		_ = g.do(context.WithoutCancel(ctx), func() {}) // so it is recorded
+		_ = g.Turn(context.WithoutCancel(ctx))
 		return w.outcomes, nil
 	case <-g.ended:
 	case <-ctx.Done():

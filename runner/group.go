@@ -273,6 +273,10 @@ func (g *Group) do(ctx context.Context, f func()) error {
 	}
 }
 
+// Turn waits for a turn of the group in which nothing is done but what each ends with:
+// what has changed is recorded.
+func (g *Group) Turn(ctx context.Context) error { return g.do(ctx, func() {}) }
+
 // Snapshot returns the instances that the selectors name, all if there are no
 // selectors, in the order of their start; and the selectors that named none.
 func (g *Group) Snapshot(ctx context.Context, sel []Selector) (out []Instance, unknown []Selector, err error) {

@@ -374,7 +374,10 @@ func (d *daemon) serve(ctx context.Context, listener net.Listener, b *beginning)
 	parts.Go(func() error { d.manager.run(work); return nil })      // ends with work
 
 	d.started(listener.Addr().String())
-	parts.Go(func() error { d.state.sync(work.Done()); return nil }) // ends with work
+	parts.Go(func() error { // ends with work
+		d.state.sync(work.Done(), func() { _ = d.group.Turn(work) })
+		return nil
+	})
 	if b.newer {
 		_, _ = d.reloader.run(work, false) // a failure is an event; what was in force stays
 	}

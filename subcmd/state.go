@@ -40,6 +40,7 @@ type state struct {
 	rebooted  bool           // since it was written
 	closing   bool           // the end of the daemon has begun
 	failed    bool           // the last write failed, and that was told
+	quiet     bool           // the next commit may take its time
 	room      []byte         // for one record after the other
 }
 
@@ -254,7 +255,8 @@ func instanceRecord(room []byte, key outputKey, record []byte) []byte {
 // daemon goes on, says so once, and writes it later.
 func (s *state) Commit() {
 	s.mu.Lock()
-	full := s.journal.Full()
+	full := s.journal.Overfull() || s.quiet && s.journal.Full()
+	s.quiet = false
 	s.mu.Unlock()
 	var recent []socket.Event
 	if full {
@@ -322,8 +324,9 @@ func (s *state) begin(recent []socket.Event, closing bool) {
 const syncEvery = 50 * time.Millisecond
 
 // sync brings commits to the disk, a little later and many at once, until done
-// is closed.
-func (s *state) sync(done <-chan struct{}) {
+// is closed. When it is quiet and the journal should be written anew, which takes a
+// while, it has commit do that; commit must call Commit.
+func (s *state) sync(done <-chan struct{}, commit func()) {
 	for {
 		select {
 		case <-done:
@@ -341,7 +344,18 @@ func (s *state) sync(done <-chan struct{}) {
 		if err := journal.Sync(file); err != nil && !errors.Is(err, fs.ErrClosed) {
 			s.log.Warn("the state of the daemon does not reach the disk", "error", err)
 		}
+		if len(s.unsynced) == 0 && s.mayRewrite() {
+			commit()
+		}
 	}
+}
+
+// mayRewrite lets the next commit write the journal anew, and reports whether it will.
+func (s *state) mayRewrite() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.quiet = s.journal.Full()
+	return s.quiet
 }
 
 func (s *state) close() { _ = s.journal.Close() }
