@@ -16,7 +16,7 @@ type Attendant struct {
 
 // Attend starts an attendant.
 func (k *Keeper) Attend(c *Command) (*Attendant, error) {
-	s, err := newSlots()
+	s, err := newSlots(k)
 	if err != nil {
 		return nil, err
 	}

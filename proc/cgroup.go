@@ -32,6 +32,7 @@ const spareCgroups = 4
 type cgroups struct {
 	dir    string // all of pm's lie in it
 	whole  string // holds those of all tasks; empty: none does
+	fd     int    // of whole: the way from it is short; AT_FDCWD: there is none
 	prefix string // of the paths of those of tasks; empty: there are none
 	ahead  int    // how many are made ahead
 
@@ -47,8 +48,9 @@ type cgroups struct {
 // Removing a cgroup takes a lock that starting a process takes too, and time from
 // those who stop many. So it waits for a quiet moment, but not for ever.
 const (
-	sweepAfter  = 20 * time.Millisecond // since the last one came
+	sweepAfter  = 3 * time.Millisecond // since the last one came
 	sweepAtLast = time.Second
+	sweepAtOnce = 64 // at most, before the janitor looks whether it is needed
 )
 
 // newCgroups finds out where cgroups can be made, inside pm's own. With none to
@@ -57,16 +59,28 @@ func newCgroups(ahead int) *cgroups {
 	dir := ownCgroup()
 	// Putting a process there takes the right to write to both ends.
 	if dir == "" || unix.Access(dir+"/cgroup.procs", unix.W_OK) != nil {
-		return &cgroups{}
+		return &cgroups{fd: unix.AT_FDCWD}
 	}
 	path := fmt.Sprintf("%s/%s%s-%d-%d", dir, cgroupPrefix, pidNamespace(), os.Getpid(), rand.Uint32())
 	if ahead == 0 {
-		return &cgroups{dir: dir, prefix: path + "-"}
+		return &cgroups{dir: dir, fd: unix.AT_FDCWD, prefix: path + "-"}
 	}
 	if err := unix.Mkdir(path, 0o700); err != nil {
-		return &cgroups{}
+		return &cgroups{fd: unix.AT_FDCWD}
 	}
-	return &cgroups{dir: dir, whole: path, prefix: path + "/", ahead: ahead}
+	c := &cgroups{dir: dir, whole: path, fd: unix.AT_FDCWD, prefix: path + "/", ahead: ahead}
+	if fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err == nil {
+		c.fd = fd
+	}
+	return c
+}
+
+// at returns a path as *at(2) calls take it.
+func (c *cgroups) at(path string) (dir int, name string) {
+	if c.fd >= 0 && c.owns(path) {
+		return c.fd, path[len(c.prefix):]
+	}
+	return unix.AT_FDCWD, path
 }
 
 // ownCgroup returns the directory of the cgroup that pm itself is in; empty if
@@ -155,7 +169,7 @@ func (c *cgroups) create() string {
 	c.made++
 	path := c.prefix + strconv.FormatUint(c.made, 10)
 	c.mu.Unlock()
-	if err := unix.Mkdir(path, 0o755); err != nil {
+	if dir, name := c.at(path); unix.Mkdirat(dir, name, 0o755) != nil {
 		return ""
 	}
 	return path
@@ -203,15 +217,23 @@ func (c *cgroups) sweepDue() time.Duration {
 	return min(time.Until(c.last.Add(sweepAfter)), time.Until(c.first.Add(sweepAtLast)))
 }
 
-// sweep removes the cgroups that are done with.
-func (c *cgroups) sweep() {
+// sweep removes some of the cgroups that are done with, and reports whether there are
+// more.
+func (c *cgroups) sweep() (more bool) {
 	c.mu.Lock()
-	spent := c.spent
-	c.spent = nil
-	c.mu.Unlock()
-	for _, path := range spent {
-		removeCgroup(path)
+	n := min(len(c.spent), sweepAtOnce)
+	some := c.spent[:n]
+	if c.spent = c.spent[n:]; len(c.spent) == 0 {
+		c.spent = nil
 	}
+	more = c.spent != nil
+	c.mu.Unlock()
+	for _, path := range some {
+		if dir, name := c.at(path); unix.Unlinkat(dir, name, unix.AT_REMOVEDIR) != nil {
+			removeCgroup(path)
+		}
+	}
+	return more
 }
 
 // close removes all that is empty.
@@ -220,18 +242,24 @@ func (c *cgroups) close() {
 	c.spent = append(c.spent, c.spare...)
 	c.spare = nil
 	c.mu.Unlock()
-	c.sweep()
+	for c.sweep() {
+	}
 	removeCgroup(c.whole)
+	if c.fd >= 0 {
+		_ = unix.Close(c.fd)
+		c.fd = unix.AT_FDCWD
+	}
 }
 
 // empty reports whether nobody lives in the cgroups of all tasks.
 func (c *cgroups) empty() bool {
-	return c.prefix == "" || c.whole != "" && !populated(c.whole)
+	return c.prefix == "" || c.whole != "" && !c.populated(c.whole)
 }
 
-// openCgroup returns a descriptor to be born into; -1 if there is none.
-func openCgroup(path string) int {
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+// open returns a descriptor of a cgroup to be born into; -1 if there is none.
+func (c *cgroups) open(path string) int {
+	dir, name := c.at(path)
+	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1
 	}
@@ -261,9 +289,9 @@ func killCgroup(path string) bool {
 	return path != "" && os.WriteFile(path+"/cgroup.kill", []byte("1"), 0) == nil
 }
 
-// cgroupMembers lists the processes in a cgroup and below it.
-func cgroupMembers(path string) (pids []int) {
-	if path == "" || !populated(path) {
+// members lists the processes in a cgroup and below it.
+func (c *cgroups) members(path string) (pids []int) {
+	if path == "" || !c.populated(path) {
 		return nil
 	}
 	data, err := slurp(filepath.Join(path, "cgroup.procs"))
@@ -278,7 +306,7 @@ func cgroupMembers(path string) (pids []int) {
 	entries, _ := os.ReadDir(path)
 	for _, e := range entries {
 		if e.IsDir() {
-			pids = append(pids, cgroupMembers(filepath.Join(path, e.Name()))...)
+			pids = append(pids, c.members(filepath.Join(path, e.Name()))...)
 		}
 	}
 	return pids
@@ -286,12 +314,18 @@ func cgroupMembers(path string) (pids []int) {
 
 // populated reports whether a living process is in a cgroup or below it. One that
 // is gone is empty, and one that cannot be read, for want of descriptors, is not.
-func populated(path string) bool {
-	data, err := slurp(path + "/cgroup.events")
+func (c *cgroups) populated(path string) bool {
+	var buf [128]byte // more than the kernel has to tell
+	dir, name := c.at(path + "/cgroup.events")
+	text, err := unix.BytePtrFromString(name)
+	if err != nil {
+		return false
+	}
+	n, err := readFile(dir, text, buf[:])
 	if err != nil {
 		return passing(err)
 	}
-	return bytes.Contains(data, []byte("populated 1"))
+	return bytes.Contains(buf[:n], []byte("populated 1"))
 }
 
 // owns reports whether a cgroup is one of those in whole.

@@ -73,7 +73,7 @@ func TestCgroupLostAtLaunch(t *testing.T) {
 	if path == "" {
 		t.Skip("pm may make no cgroups here")
 	}
-	s, err := newSlots()
+	s, err := newSlots(&Keeper{cgroups: c})
 	if err != nil {
 		t.Fatal(err)
 	}

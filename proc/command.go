@@ -157,15 +157,16 @@ type slots struct {
 	keeper *Keeper
 	null   int
 	fds    []int
+	nulls  []bool // which of them refer to null
 	env    environment
 }
 
-func newSlots() (*slots, error) {
+func newSlots(k *Keeper) (*slots, error) {
 	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open /dev/null: %w", err)
 	}
-	s := &slots{null: null}
+	s := &slots{keeper: k, null: null}
 	if err := s.grow(3); err != nil {
 		s.close()
 		return nil, err
@@ -184,7 +185,7 @@ func (s *slots) grow(n int) error {
 		if err != nil {
 			return fmt.Errorf("cannot reserve a descriptor: %w", err)
 		}
-		s.fds = append(s.fds, fd)
+		s.fds, s.nulls = append(s.fds, fd), append(s.nulls, true)
 	}
 	return nil
 }
@@ -192,6 +193,10 @@ func (s *slots) grow(n int) error {
 // put makes slot i refer to fd. The kernel calls a slot bad that lies beyond a limit
 // that was lowered since.
 func (s *slots) put(i, fd int) error {
+	if s.nulls[i] && fd == s.null {
+		return nil
+	}
+	s.nulls[i] = fd == s.null
 	err := unix.Dup3(fd, s.fds[i], unix.O_CLOEXEC)
 	if err == unix.EBADF {
 		return unix.EMFILE
@@ -254,7 +259,7 @@ func (s *slots) spawn(c *Command, tag uint64, cgroup string, begin func(*spawned
 		return out, 0, fail
 	}
 	if cgroup != "" {
-		im.cgroup = openCgroup(cgroup)
+		im.cgroup = s.keeper.cgroups.open(cgroup)
 		defer func() { im.leaveCgroup() }()
 	}
 	if begin != nil {
@@ -346,7 +351,7 @@ func (s *slots) pipe(i int, c *Command, read *int) error {
 		return err
 	}
 	*read = p[0]
-	if s.keeper == nil || !s.keeper.holds {
+	if !s.keeper.holds {
 		return s.move(i, p[1])
 	}
 	if IsSpare(p[1]) {

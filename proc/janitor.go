@@ -29,6 +29,7 @@ const (
 	calm      = 100 * time.Millisecond // before looking after a task that nobody waits for
 	swarm     = 50 * time.Millisecond  // longest wait for leaders to end, before a pass
 	stillness = 2 * time.Millisecond   // without such a death the swarm is over
+	onset     = time.Millisecond / 2   // until more leaders are asked to end
 	ebb       = 200 * time.Millisecond // for the kernel to kill a cgroup
 	retryMin  = time.Millisecond       // between passes that kill
 	retryMax  = 250 * time.Millisecond
@@ -70,8 +71,8 @@ func (k *Keeper) janitor(ctx context.Context) {
 		if !wanted {
 			if wait := k.cgroups.sweepDue(); wait > 0 {
 				timer.Reset(wait)
-			} else {
-				k.cgroups.sweep()
+			} else if k.cgroups.sweep() {
+				timer.Reset(0)
 			}
 			due = time.Time{}
 			continue
@@ -90,8 +91,11 @@ func (k *Keeper) janitor(ctx context.Context) {
 		begin := time.Now()
 		next := k.pass()
 		earliest = time.Now().Add(min(2*time.Since(begin), retryMax))
-		if next >= 0 {
+		switch wait := k.cgroups.sweepDue(); {
+		case next >= 0:
 			timer.Reset(next)
+		case wait > 0:
+			timer.Reset(wait)
 		}
 	}
 }
@@ -139,15 +143,19 @@ func (k *Keeper) review(t *tree) {
 
 // lull waits while leaders that were asked to end do so one after the other: such
 // deaths come in swarms, and a pass would take the processor from them, only to
-// find out that another is needed. Before earliest it waits for those that take
-// their time, too.
+// find out that another is needed. Where many end, those that are asked next are part
+// of the swarm. Before earliest it waits for those that take their time, too.
 func (k *Keeper) lull(ctx context.Context, earliest time.Time) {
-	for end := time.Now().Add(swarm); ; {
-		before := k.dying()
+	for begin := time.Now(); ; {
+		before, many := k.dying()
+		late := time.Since(begin) > swarm
+		wait := stillness
 		if before == 0 {
-			return
+			if wait = onset; !many || late {
+				return
+			}
 		}
-		timer := time.NewTimer(stillness)
+		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
 			timer.Stop()
@@ -157,18 +165,21 @@ func (k *Keeper) lull(ctx context.Context, earliest time.Time) {
 			continue
 		case <-timer.C:
 		}
-		now := time.Now()
-		if now.After(earliest) && (now.After(end) || k.dying() == before) {
+		switch after, _ := k.dying(); {
+		case before == 0 && after == 0:
+			return
+		case before > 0 && time.Now().After(earliest) && (late || after == before):
 			return
 		}
 	}
 }
 
-// dying counts the leaders that were asked to end, and still live.
-func (k *Keeper) dying() int {
+// dying counts the leaders that were asked to end, and still live, and tells whether
+// several trees are ending.
+func (k *Keeper) dying() (leaders int, many bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.needs.dying
+	return k.needs.dying, k.needs.urgent > 1
 }
 
 // wanted reports whether any tree needs a pass, and whether somebody waits.
@@ -228,7 +239,7 @@ func (k *Keeper) ebbs(t *tree) bool {
 		t.kill = newKilling()
 		t.kill.ebbs = killCgroup(t.cgroup)
 	}
-	return t.kill.ebbs && time.Since(t.kill.since) < ebb && populated(t.cgroup)
+	return t.kill.ebbs && time.Since(t.kill.since) < ebb && k.cgroups.populated(t.cgroup)
 }
 
 // due returns the trees to look after, each with the number of its orphans that
@@ -332,7 +343,7 @@ func (k *Keeper) tend(t *tree, pids []int, allEmpty bool, orphans int) time.Dura
 			return 0
 		}
 	}
-	pids = slices.DeleteFunc(union(pids, cgroupMembers(t.cgroup)), isZombie)
+	pids = slices.DeleteFunc(union(pids, k.cgroups.members(t.cgroup)), isZombie)
 	t.clean = 0
 	switch {
 	case kill:
@@ -363,7 +374,7 @@ func (k *Keeper) clean(t *tree, allEmpty bool, orphans int) bool {
 	if t.clean < enough || !quiet {
 		return false
 	}
-	if t.cgroup != "" && !(allEmpty && k.cgroups.owns(t.cgroup)) && populated(t.cgroup) {
+	if t.cgroup != "" && !(allEmpty && k.cgroups.owns(t.cgroup)) && k.cgroups.populated(t.cgroup) {
 		t.clean = 0
 		return false
 	}
@@ -372,6 +383,7 @@ func (k *Keeper) clean(t *tree, allEmpty bool, orphans int) bool {
 	t.told = true
 	k.review(t)
 	k.record(recordEmpty, t)
+	k.leaveCgroup(t)
 	if t.released {
 		k.retire(t)
 	} else {
@@ -531,9 +543,7 @@ func (k *Keeper) Terminate(id string, step int, sig syscall.Signal, exclude []st
 // wakeUp lets the leader go on if it is stopped. That it is not is cheap to see
 // of a child, unless its stops are collected like deaths. The caller holds k.mu.
 func (k *Keeper) wakeUp(t *tree) {
-	var info unix.Siginfo
-	err := unix.Waitid(unix.P_PID, t.pid, &info, unix.WSTOPPED|unix.WNOHANG|unix.WNOWAIT, nil)
-	if k.job() || t.adopted || err != nil || info.Signo != 0 {
+	if k.job() || t.adopted || stopped(t.pid) {
 		_ = t.signal(unix.SIGCONT)
 	}
 }

@@ -255,7 +255,7 @@ func newKeeper(log *slog.Logger, waits int, heir bool) (*Keeper, error) {
 	k.cgroups = newCgroups(spares)
 	var all []*slots
 	for range spawners + 1 {
-		s, err := newSlots()
+		s, err := newSlots(k)
 		if err != nil {
 			cancel()
 			k.cgroups.close()
@@ -264,7 +264,6 @@ func newKeeper(log *slog.Logger, waits int, heir bool) (*Keeper, error) {
 			}
 			return nil, err
 		}
-		s.keeper = k
 		all = append(all, s)
 	}
 	for _, s := range all[1:] {
@@ -285,7 +284,7 @@ func (k *Keeper) Close() {
 	for _, t := range k.tasks {
 		t.closeFD()
 		t.closePipes()
-		k.cgroups.drop(t.cgroup)
+		k.leaveCgroup(t)
 	}
 	k.cgroups.close()
 	if k.watched != nil {
@@ -435,7 +434,7 @@ func (k *Keeper) forget(t *tree) {
 	k.record(recordForgotten, t)
 	t.closeFD()
 	if t.cgroup != "" {
-		k.cgroups.drop(t.cgroup)
+		k.leaveCgroup(t)
 		wake(k.passes)
 	}
 	delete(k.tasks, t.id)
@@ -444,6 +443,15 @@ func (k *Keeper) forget(t *tree) {
 	}
 	if k.leaders[t.pid] == t {
 		delete(k.leaders, t.pid)
+	}
+}
+
+// leaveCgroup has the cgroup of a tree removed of which nothing is left. The caller
+// holds k.mu.
+func (k *Keeper) leaveCgroup(t *tree) {
+	if t.cgroup != "" {
+		k.cgroups.drop(t.cgroup)
+		t.cgroup = ""
 	}
 }
 
@@ -807,8 +815,8 @@ func (k *Keeper) reap(pid int, now time.Time, swarm bool) (next *request) {
 	k.noteOrphan(pid)
 	k.reaps.Add(1) // that one begins, and that it is over
 	defer k.reaps.Add(1)
-	var ws unix.WaitStatus
-	if got, err := unix.Wait4(pid, &ws, unix.WNOHANG|k.waits, nil); got != pid || err != nil {
+	ws, ok := collect(pid, k.waits)
+	if !ok {
 		return nil
 	}
 	if ws.Stopped() {
@@ -915,7 +923,7 @@ func (k *Keeper) orphans(t *tree) int {
 		return 0
 	}
 	if t.cgroup != "" {
-		return len(cgroupMembers(t.cgroup))
+		return len(k.cgroups.members(t.cgroup))
 	}
 	n := 0
 	for _, pid := range k.strays(t) {

@@ -347,6 +347,9 @@ func TestLaunchAfterAnotherRank(t *testing.T) {
 func TestLoweredFileLimit(t *testing.T) {
 	k := keeper(t)
 	in := &inbox{t: t, k: k}
+	reads := func() (*Command, error) {
+		return &Command{Argv: []string{"true"}, Env: os.Environ(), Stdin: Stdio{Kind: Input, Path: "/dev/zero"}}, nil
+	}
 	var old unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
 		t.Fatal(err)
@@ -354,7 +357,7 @@ func TestLoweredFileLimit(t *testing.T) {
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: maxFiles, Max: old.Max}); err != nil {
 		t.Fatal(err)
 	}
-	k.Spawn("a", 0, run("true"))
+	k.Spawn("a", 0, reads)
 	e := in.next("a", Failed)
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
 		t.Fatal(err)
@@ -362,6 +365,6 @@ func TestLoweredFileLimit(t *testing.T) {
 	if !e.Err.Passing || !strings.Contains(e.Err.Error(), "too many open files") {
 		t.Errorf("passing %v: %v", e.Err.Passing, e.Err)
 	}
-	k.Spawn("b", 0, run("true"))
+	k.Spawn("b", 0, reads)
 	in.next("b", Spawned)
 }

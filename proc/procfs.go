@@ -54,8 +54,13 @@ func readProc(pid int, name string, buf []byte) (int, error) {
 	var room [64]byte
 	path := strconv.AppendInt(append(room[:0], "/proc/"...), int64(pid), 10)
 	path = append(append(append(path, '/'), name...), 0)
-	cwd := unix.AT_FDCWD
-	fd, _, errno := unix.Syscall6(unix.SYS_OPENAT, uintptr(cwd), uintptr(unsafe.Pointer(&path[0])), unix.O_RDONLY|unix.O_CLOEXEC, 0, 0, 0)
+	return readFile(unix.AT_FDCWD, &path[0], buf)
+}
+
+// readFile reads the beginning of the file at a NUL-terminated path, of which dir is
+// where a relative one begins.
+func readFile(dir int, path *byte, buf []byte) (int, error) {
+	fd, _, errno := unix.Syscall6(unix.SYS_OPENAT, uintptr(dir), uintptr(unsafe.Pointer(path)), unix.O_RDONLY|unix.O_CLOEXEC, 0, 0, 0)
 	if errno != 0 {
 		return 0, errno
 	}
