@@ -53,9 +53,9 @@ func newKilling() killing {
 
 // janitor runs passes while there are trees to look after.
 func (k *Keeper) janitor(ctx context.Context) {
-	k.cgroups.removeStale()
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(calm)
 	defer timer.Stop()
+	tidied := false
 	var (
 		due      time.Time // before it, only what is urgent is looked after
 		earliest time.Time // before it, no pass while leaders are dying
@@ -66,6 +66,10 @@ func (k *Keeper) janitor(ctx context.Context) {
 			return
 		case <-k.passes:
 		case <-timer.C:
+			if !tidied { // a launch is worth more, and a short command does without
+				tidied = true
+				k.cgroups.removeStale()
+			}
 		}
 		wanted, urgent := k.wanted()
 		if !wanted {
