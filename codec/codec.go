@@ -60,8 +60,9 @@ func (e *Encoder) Time(t time.Time) {
 		*e = binary.AppendVarint(*e, math.MinInt64)
 		return
 	}
+	z := zero()
 	*e = binary.AppendVarint(*e, t.UnixNano())
-	*e = binary.AppendVarint(*e, int64(Monotonic()-time.Since(t)))
+	*e = binary.AppendVarint(*e, int64(z.reading+t.Sub(z.at)))
 }
 
 // Wall appends a moment by the wall clock alone: what people are told of it.

@@ -319,7 +319,7 @@ func (d *daemon) takeOver(e *env, b *beginning) error {
 		d.quit(false)
 	}
 	events := b.state.events
-	d.events.restore(events)
+	d.events.restore(events, b.state.logged)
 	d.state.begin(events, past.Closing)
 	d.state.setConfig(savedConfig{File: b.file, Scaled: b.scaled})
 	warnings, err := d.link.Open(b.dir, filepath.Join(run, "keeper"))

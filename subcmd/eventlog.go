@@ -51,8 +51,14 @@ const (
 	queuedEvents = 20000
 )
 
-// gatherFor is how much later than it happened an event is logged.
-const gatherFor = 5 * time.Millisecond
+// Events come in bursts, and what they tell of goes first: a replacement is being
+// launched, or a thousand programs stop. So they are logged when none has come for
+// gatherFor, and none later than atLatest. Should the worker be killed before, the
+// next one logs them.
+const (
+	gatherFor = 5 * time.Millisecond
+	atLatest  = 200 * time.Millisecond
+)
 
 // trimAfter is how long no event must come before memory is given back.
 const trimAfter = 3 * time.Second
@@ -98,13 +104,17 @@ func (l *eventLog) committed() {
 	l.noted = l.noted[:0]
 }
 
-// restore puts back the events of an earlier worker, oldest first.
-func (l *eventLog) restore(events []socket.Event) {
+// restore puts back the events of an earlier worker, oldest first. Those after
+// logged, unless that is 0, it has not brought to the log any more.
+func (l *eventLog) restore(events []socket.Event, logged uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, e := range events {
 		l.seq = e.Seq
 		l.keep(e)
+		if logged > 0 && e.Seq > logged {
+			l.enqueue(e)
+		}
 	}
 	l.seq = max(l.seq, uint64(time.Now().UnixMicro()))
 }
@@ -135,6 +145,11 @@ func (l *eventLog) hand(e socket.Event) {
 			close(f.gone)
 		}
 	}
+	l.enqueue(e)
+}
+
+// enqueue has an event written to the log. The caller holds l.mu.
+func (l *eventLog) enqueue(e socket.Event) {
 	if len(l.queue) < queuedEvents {
 		l.queue = append(l.queue, e)
 	} else {
@@ -194,12 +209,7 @@ func (l *eventLog) run(ctx context.Context) {
 	for {
 		select {
 		case <-l.wake:
-			// Events come in bursts, and what they tell of goes first: a replacement
-			// is being launched right now.
-			select {
-			case <-time.After(gatherFor):
-			case <-ctx.Done():
-			}
+			l.gather(ctx)
 			l.drain()
 			quiet.Reset(trimAfter)
 		case <-l.stirred:
@@ -221,18 +231,48 @@ func (l *eventLog) stir() {
 	}
 }
 
+// gather waits until a burst of events is over.
+func (l *eventLog) gather(ctx context.Context) {
+	before := l.queued()
+	for begin := time.Now(); time.Since(begin) < atLatest; {
+		select {
+		case <-time.After(gatherFor):
+		case <-ctx.Done():
+			return
+		}
+		now := l.queued()
+		if now == before {
+			return
+		}
+		before = now
+	}
+}
+
+// queued returns how many events wait to be logged.
+func (l *eventLog) queued() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.queue)
+}
+
 func (l *eventLog) drain() {
 	l.mu.Lock()
 	queue, lost := l.queue, l.lost
 	l.queue, l.lost = nil, 0
 	l.mu.Unlock()
+	if len(queue) == 0 {
+		return
+	}
 	l.file.hold()
-	defer l.file.release()
 	for _, e := range queue {
 		l.write(e)
 	}
 	if lost > 0 {
 		l.log.Warn("events not logged: the log could not keep up", "events", lost)
+	}
+	l.file.release()
+	if l.state != nil {
+		l.state.setLogged(queue[len(queue)-1].Seq)
 	}
 }
 

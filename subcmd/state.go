@@ -37,6 +37,7 @@ type state struct {
 	current   *savedConfig // what is in force now; nil: config is
 	instances map[outputKey][]byte
 	events    []socket.Event // that an earlier worker has left
+	logged    uint64         // the latest event that is in the log; 0: nobody has noted that
 	rebooted  bool           // since it was written
 	closing   bool           // the end of the daemon has begun
 	failed    bool           // the last write failed, and that was told
@@ -56,6 +57,7 @@ const (
 	stateGone     = 4 // an instance is no more
 	stateEvent    = 5
 	stateClosing  = 6 // the daemon is about to end
+	stateLogged   = 7 // events up to this one are in the daemon's log
 )
 
 // savedConfig is what a successor needs to know of the configuration.
@@ -103,6 +105,8 @@ func (s *state) load(record []byte) error {
 		delete(s.instances, outputKey{d.String(), d.Int()})
 	case stateClosing:
 		s.closing = true
+	case stateLogged:
+		s.logged = d.Uint()
 	case stateEvent:
 		s.events = append(s.events, decodeEvent(d))
 		if len(s.events) > 2*keptEvents {
@@ -156,6 +160,23 @@ func (s *state) setClosing() {
 	s.journal.Add(closingRecord())
 	s.mu.Unlock()
 	s.Commit()
+}
+
+// setLogged records that events up to the one of this number are in the daemon's log.
+// When that fails they are logged again by the next worker.
+func (s *state) setLogged(seq uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.logged = seq
+	s.journal.Add(loggedRecord(seq))
+	_ = s.journal.Commit()
+}
+
+func loggedRecord(seq uint64) []byte {
+	var e codec.Encoder
+	e.Int(stateLogged)
+	e.Uint(seq)
+	return e
 }
 
 func closingRecord() []byte {
@@ -294,6 +315,9 @@ func (s *state) rewrite(recent []socket.Event) error {
 	}
 	if s.closing {
 		all = append(all, closingRecord())
+	}
+	if s.logged > 0 {
+		all = append(all, loggedRecord(s.logged))
 	}
 	for key, record := range s.instances {
 		all = append(all, instanceRecord(nil, key, record))
