@@ -576,9 +576,12 @@ func (c *Command) lookupEnv(key, other string) string {
 }
 
 // environment is the room in which the environment of a child is laid out, for one
-// after the other.
+// after the other. What they have in common is looked through once.
 type environment struct {
-	last    map[string]int // where each variable stands
+	common  []string       // as it was given; it is never changed
+	base    []string       // what of it counts
+	places  map[string]int // where each variable stands in base
+	own     map[string]int // where the child's own stand in entries
 	entries []string
 	block   []byte
 	array   []*byte
@@ -587,23 +590,44 @@ type environment struct {
 // dedupe keeps the last entry of each variable and drops what is none. The result
 // is valid until the next call.
 func (e *environment) dedupe(common, env []string) []string {
-	if e.last == nil {
-		e.last = make(map[string]int, len(common)+len(env))
+	if e.own == nil || unsafe.SliceData(e.common) != unsafe.SliceData(common) || len(e.common) != len(common) {
+		e.learn(common)
 	}
-	clear(e.last)
-	e.entries = append(append(e.entries[:0], common...), env...)
-	for i, entry := range e.entries {
-		key, _, _ := strings.Cut(entry, "=")
-		e.last[key] = i
-	}
-	kept := e.entries[:0]
-	for i, entry := range e.entries {
-		key, _, ok := strings.Cut(entry, "=")
-		if ok && e.last[key] == i && strings.IndexByte(entry, 0) < 0 {
-			kept = append(kept, entry)
+	clear(e.own)
+	e.entries = append(e.entries[:0], e.base...)
+	for _, entry := range env {
+		key, ok := variable(entry)
+		if !ok {
+			continue
 		}
+		at, again := e.own[key]
+		if !again {
+			at, again = e.places[key]
+		}
+		if again {
+			e.entries[at] = ""
+		}
+		e.own[key] = len(e.entries)
+		e.entries = append(e.entries, entry)
 	}
-	return kept
+	return slices.DeleteFunc(e.entries, func(entry string) bool { return entry == "" })
+}
+
+// learn makes common the base of environments.
+func (e *environment) learn(common []string) {
+	e.common, e.base, e.places, e.own = nil, nil, nil, map[string]int{}
+	base := slices.Clone(e.dedupe(nil, common))
+	e.common, e.base, e.places = common, base, make(map[string]int, len(base))
+	for at, entry := range base {
+		key, _ := variable(entry)
+		e.places[key] = at
+	}
+}
+
+// variable returns the name of the variable that an entry is of, if it is of any.
+func variable(entry string) (name string, ok bool) {
+	name, _, ok = strings.Cut(entry, "=")
+	return name, ok && strings.IndexByte(entry, 0) < 0
 }
 
 // lay is cStrings, and its result is valid until the next call.
