@@ -438,7 +438,7 @@ func TestWholeFileFaults(t *testing.T) {
 		{"x.toml", "a = " + strings.Repeat("[", 100), `x.toml: values nest more than 32 deep`},
 		{"x.toml", "a" + strings.Repeat(".a", 100) + " = 1", `x.toml: values nest more than 32 deep`},
 		{"x.toml", "[a" + strings.Repeat(".a", 100) + "]", `x.toml: values nest more than 32 deep`},
-		{"x.yaml", "a: " + strings.Repeat("[", 100) + strings.Repeat("]", 100), "x.yaml:1:36: the document nests more than 32 deep, or has more than 1000000 values\nx.yaml:1:1: unknown key \"a\""},
+		{"x.yaml", "a: " + strings.Repeat("[", 100) + strings.Repeat("]", 100), "x.yaml:1:36: the document nests more than 32 deep, or has more than 1000000 values\nx.yaml:1:1: unknown key \"a\" (accepted: programs, daemon, email, include, logout, port, ip)"},
 		{"x.toml", "include = [\"a.toml\"]\n[programs]\n", `x.toml:1:11: include: a config that is not read from a file cannot include others`},
 		{"x.toml", "[programs.web]\ncmd = \"true\"\n\n[programs.web]\ncmd = \"false\"\n", `x.toml:4:1: duplicate key "programs.web": it stands at x.toml:1:11 already (remove one of them)`},
 		{"x.yaml", "programs:\n  web:\n    cmd: a\n    cmd: b\n", `x.yaml:4:5: duplicate key "programs.web.cmd": it stands at x.yaml:3:5 already (remove one of them)`},

@@ -150,12 +150,17 @@ func decodeEntry[T any](r *reader, base, prefix string, fields []field[T], t *T,
 	r.secret = false
 }
 
-// unknown tells of a key that is none.
+// unknown tells of a key that is none: which one was probably meant, or else all
+// there are.
 func (r *reader) unknown(e entry, base string, known []string) {
-	r.problems = append(r.problems, Problem{
+	p := Problem{
 		File: e.file, Line: e.line, Column: e.column, Key: base,
 		Message: fmt.Sprintf("unknown key %q", e.key), Suggestion: didYouMean(e.key, known),
-	})
+	}
+	if p.Suggestion == "" {
+		p.Accepted = strings.Join(known, ", ")
+	}
+	r.problems = append(r.problems, p)
 }
 
 func hasPrefix[T any](fields []field[T], prefix string) bool {
@@ -242,8 +247,11 @@ func (r *reader) program(e entry, f *File) {
 	if !e.value.null {
 		before := len(r.problems)
 		decodeTable(r, path, "", programFields, &p, e.value)
-		if e.value.kind != tableNode || len(r.problems) > before && p.Cmd == nil && e.value.get("cmd") != nil {
+		if e.value.kind != tableNode {
 			return
+		}
+		if len(r.problems) > before && p.Cmd == nil && e.value.get("cmd") != nil {
+			p.Cmd = []string{p.Name} // it is not missing; what is wrong with it was told
 		}
 	}
 	r.problems = append(r.problems, r.placed(path, e.pos, check(&p))...)

@@ -71,7 +71,7 @@ a.inc.toml:1:11: include: an included file cannot include others
 a.inc.toml:2:11: duplicate key "programs.web": it stands at pm.toml:2:11 already (remove one of them)
 a.inc.toml:5:1: duplicate key "daemon.log_format": it stands at pm.toml:5:14 already (remove one of them)
 b.inc.toml:1:11: programs.b.cmd: missing (accepted: a program to run and its arguments)
-b.inc.toml:2:1: programs.b: unknown key "nope"`
+b.inc.toml:2:1: programs.b: unknown key "nope" (accepted: cmd, type, numprocs, priority, group, autostart, on_daemon_death, autorestart, exitcodes, startretries, starttime, stopsignal, stoptime, umask, workingdir, user, stdin, stdout, stderr, env, env_file, labels, logs, limits, backoff, kill)`
 	if sorted(got) != sorted(want) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}

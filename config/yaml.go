@@ -23,7 +23,11 @@ func parseYAML(file, src string) (*node, []Problem) {
 		return &node{pos: pos{file, 1, 1}, kind: tableNode}, nil
 	}
 	if err != nil {
-		return nil, []Problem{yamlSyntax(file, err)}
+		p := yamlSyntax(file, err)
+		if line := faultyLine(src); line > 0 {
+			p.Line, p.Column = line, 1
+		}
+		return nil, []Problem{p}
 	}
 	t := &yamlTree{file: file}
 	root := t.node(document.Content[0], "", 0)
@@ -56,6 +60,25 @@ func yamlSyntax(file string, err error) Problem {
 		p.Line, p.Column, p.Message = line, 1, "not valid YAML: "+text
 	}
 	return p
+}
+
+// maxLooked bounds the files whose faulty line is looked for.
+const maxLooked = 1000
+
+// faultyLine returns the line behind the longest beginning of a faulty text that is
+// valid, or 0 if the text is too long. The library tells where the table begins that
+// it could not read, and that less one, or nothing.
+func faultyLine(src string) int {
+	lines := strings.SplitAfter(src, "\n")
+	if len(lines) > maxLooked {
+		return 0
+	}
+	for n := len(lines) - 1; n > 0; n-- {
+		if yaml.Unmarshal([]byte(strings.Join(lines[:n], "")), &yaml.Node{}) == nil {
+			return n + 1
+		}
+	}
+	return 1
 }
 
 type yamlTree struct {
