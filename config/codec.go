@@ -66,6 +66,22 @@ var pathCodec = codec[string]{
 	show: showText,
 }
 
+// Attached is the stdin of a program that reads what pm attach sends.
+const Attached = "attach"
+
+// inputCodec is where input comes from: a path, or Attached.
+var inputCodec = codec[string]{
+	name: "path or word", accepted: "a path, " + Attached, schema: schemaText,
+	read: func(r *reader, n *node) (string, bool) {
+		s, ok := r.text(n)
+		if s == Attached {
+			return s, ok
+		}
+		return r.path(s), ok
+	},
+	show: showText,
+}
+
 // outputCodec is where output goes: a path, or one of the given words.
 func outputCodec(words ...string) codec[string] {
 	return codec[string]{

@@ -103,7 +103,9 @@ func (p *Program) lacks() []Problem {
 	if len(problems) == 0 {
 		problems = commandLacks(p)
 	}
-	problems = append(problems, fileLacks("stdin", p.Stdin)...)
+	if p.Stdin != Attached {
+		problems = append(problems, fileLacks("stdin", p.Stdin)...)
+	}
 	problems = append(problems, outputLacks("stdout", p.Stdout, p.User)...)
 	problems = append(problems, outputLacks("stderr", p.Stderr, p.User)...)
 	for _, path := range p.EnvFile {

@@ -74,7 +74,7 @@ type Program struct {
 	StartTime    time.Duration
 	StopSignal   string // a signal's name without SIG, for example "TERM"
 	StopTime     time.Duration
-	Stdin        string // a path; empty: /dev/null
+	Stdin        string // a path or Attached; empty: /dev/null
 	Stdout       string // a path, "discard", or empty: kept in the daemon's ring
 	Stderr       string // like Stdout; "stdout": the same place as stdout
 	Env          map[string]string

@@ -73,7 +73,7 @@ type Limit struct{ Soft, Hard uint64 }
 type Stdio struct {
 	// Kind chooses; the zero value is /dev/null.
 	Kind StdioKind
-	// Path is the file of File and Input.
+	// Path is the file of File, Input and Fifo.
 	Path string
 	// File is the open file of Descriptor. It stays the caller's.
 	File *os.File
@@ -90,6 +90,7 @@ const (
 	Input                       // a file to read
 	Descriptor                  // an open file of pm's
 	SameStdout                  // stderr only: whatever stdout is
+	Fifo                        // a FIFO to read, made if missing, that has no end
 )
 
 // SpawnError tells why a process could not be started: what was tried, on
@@ -332,6 +333,8 @@ func (s *slots) file(i int, io Stdio, c *Command, read *int) error {
 		return s.open(i, absolute(c.Dir, io.Path), unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT)
 	case Input:
 		return s.open(i, absolute(c.Dir, io.Path), unix.O_RDONLY)
+	case Fifo:
+		return s.fifo(i, io.Path, c)
 	case Descriptor:
 		return s.put(i, int(io.File.Fd()))
 	case SameStdout:
@@ -367,6 +370,22 @@ func (s *slots) pipe(i int, c *Command, read *int) error {
 	}
 	_ = unix.Close(p[1])
 	return s.move(i, both)
+}
+
+// fifo makes slot i a FIFO. The program gets an end that could write as well: it
+// waits for input when nobody writes, instead of finding its end.
+func (s *slots) fifo(i int, path string, c *Command) error {
+	if err := unix.Mkfifo(path, 0o600); err != nil && err != unix.EEXIST {
+		return err
+	}
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	if c.User != nil { // so that it can open /dev/stdin
+		_ = unix.Fchown(fd, int(c.User.UID), int(c.User.GID))
+	}
+	return s.move(i, fd)
 }
 
 func absolute(dir, path string) string {

@@ -41,6 +41,7 @@ func TestFieldsAreDocumented(t *testing.T) {
 		Request{},
 		Result{},
 		Outcome{},
+		InputRequest{},
 		WaitRequest{},
 		ReloadRequest{},
 		Plan{},

@@ -155,6 +155,11 @@ func (c *Client) Clear(ctx context.Context, req Request) (Result, error) {
 	return c.act(ctx, "/v1/clear", req)
 }
 
+// Input writes to the standard input of the selected instances.
+func (c *Client) Input(ctx context.Context, req InputRequest) (Result, error) {
+	return c.act(ctx, "/v1/input", req)
+}
+
 // Wait returns when all that is selected is as req wants it.
 func (c *Client) Wait(ctx context.Context, req WaitRequest) (Result, error) {
 	return c.act(ctx, "/v1/wait", req)
@@ -205,6 +210,9 @@ func (c *Client) Logs(ctx context.Context, req LogsRequest, fn func(LogLine) err
 	}
 	if !req.Since.IsZero() {
 		q.Set("since", req.Since.Format(time.RFC3339Nano))
+	}
+	if req.Daemon {
+		q.Set("daemon", "true")
 	}
 	if req.Follow {
 		return c.followLogs(ctx, req, fn)

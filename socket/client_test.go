@@ -88,7 +88,10 @@ func TestClientMethods(t *testing.T) {
 		"rotate":     func() (Result, error) { return client.Rotate(ctx, req) },
 		"reopen":     func() (Result, error) { return client.Reopen(ctx, req) },
 		"clear":      func() (Result, error) { return client.Clear(ctx, req) },
-		"scale 2":    func() (Result, error) { return client.Scale(ctx, Request{Selectors: []string{"a"}, NumProcs: &two}) },
+		"input x": func() (Result, error) {
+			return client.Input(ctx, InputRequest{Selectors: []string{"a"}, Base64: "eA=="})
+		},
+		"scale 2": func() (Result, error) { return client.Scale(ctx, Request{Selectors: []string{"a"}, NumProcs: &two}) },
 	} {
 		want := Result{Schema: 1, Results: []Outcome{{Instance: "a", Message: message}}}
 		if got, err := do(); err != nil || !reflect.DeepEqual(got, want) {

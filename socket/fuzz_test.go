@@ -12,7 +12,7 @@ import (
 func FuzzRequestBodies(f *testing.F) {
 	for _, seed := range []string{
 		``, `{}`, `{"selectors":["web:*"],"signal":"HUP","numprocs":3,"rolling":true,"no_wait":true,"timeout_seconds":1.5}`,
-		`{"selectors":["a"],"for":"healthy"}`, `{"dry_run":true}`, `{"selectors":null}{}`, `{"selectors":[""]}`, `[`, "{\"selectors\":[\"\xff\"]}",
+		`{"selectors":["a"],"for":"healthy"}`, `{"selectors":["a"],"text":"x","base64":"eA=="}`, `{"selectors":["a"],"base64":"="}`, `{"dry_run":true}`, `{"selectors":null}{}`, `{"selectors":[""]}`, `[`, "{\"selectors\":[\"\xff\"]}",
 		`{"selectors":["a"],"numprocs":1e99}`, `{"SELECTORS":["a"],"selectors":["b"]}`,
 	} {
 		f.Add([]byte(seed))

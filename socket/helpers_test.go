@@ -72,6 +72,14 @@ func (f *fake) Clear(ctx context.Context, by Peer, req Request) (Result, error) 
 	return f.do(ctx, "clear", by, req)
 }
 
+func (f *fake) Input(ctx context.Context, by Peer, req InputRequest) (Result, error) {
+	text, err := req.Bytes()
+	if err != nil {
+		return Result{}, err
+	}
+	return f.do(ctx, "input "+string(text), by, Request{Selectors: req.Selectors})
+}
+
 func (f *fake) Scale(ctx context.Context, by Peer, req Request) (Result, error) {
 	return f.do(ctx, fmt.Sprint("scale ", *req.NumProcs), by, req)
 }

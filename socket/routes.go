@@ -43,6 +43,7 @@ func routes() []route {
 		{"POST", "/v1/rotate", command, act(Service.Rotate, checkPlain)},
 		{"POST", "/v1/reopen", command, act(Service.Reopen, checkPlain)},
 		{"POST", "/v1/clear", command, act(Service.Clear, checkPlain)},
+		{"POST", "/v1/input", command, parseInput},
 		{"POST", "/v1/reload", command, parseReload},
 		{"POST", "/v1/shutdown", command, parseShutdown},
 		{"POST", "/v1/upgrade", command, parseUpgrade},
@@ -95,6 +96,22 @@ func act(do func(Service, context.Context, Peer, Request) (Result, error), check
 			return filled(do(svc, ctx, by, req))
 		}}, nil
 	}
+}
+
+func parseInput(r *http.Request, body []byte) (job, error) {
+	var req InputRequest
+	if err := decode(r, body, &req); err != nil {
+		return job{}, err
+	}
+	if err := errors.Join(checkTargets(req.Selectors), checkTimeout(req.TimeoutSeconds)); err != nil {
+		return job{}, err
+	}
+	if _, err := req.Bytes(); err != nil || req.Text != "" && req.Base64 != "" {
+		return job{}, badRequest("want text, or else base64, which must be valid")
+	}
+	return job{answer: func(ctx context.Context, svc Service, by Peer) (any, error) {
+		return filled(svc.Input(ctx, by, req))
+	}}, nil
 }
 
 func parseReload(r *http.Request, body []byte) (job, error) {
@@ -173,7 +190,7 @@ func parseVersion(r *http.Request, body []byte) (job, error) {
 }
 
 func parseLogs(r *http.Request, body []byte) (job, error) {
-	q, err := query(r, body, "sel", "lines", "stream", "since", "follow")
+	q, err := query(r, body, "sel", "lines", "stream", "since", "follow", "daemon")
 	if err != nil {
 		return job{}, err
 	}
@@ -191,6 +208,9 @@ func parseLogs(r *http.Request, body []byte) (job, error) {
 	if req.Follow, err = flag(q, "follow"); err != nil {
 		return job{}, err
 	}
+	if req.Daemon, err = flag(q, "daemon"); err != nil {
+		return job{}, err
+	}
 	return logsJob(req)
 }
 
@@ -205,7 +225,10 @@ func parseFollow(r *http.Request, body []byte) (job, error) {
 }
 
 func logsJob(req LogsRequest) (job, error) {
-	if err := checkTargets(req.Selectors); err != nil {
+	if req.Daemon && (len(req.Selectors) > 0 || req.Stream != "") {
+		return job{}, badRequest("daemon takes neither selectors nor a stream")
+	}
+	if err := checkTargets(req.Selectors); err != nil && !req.Daemon {
 		return job{}, err
 	}
 	if req.Lines < -1 {

@@ -27,6 +27,8 @@ type Service interface {
 	Rotate(ctx context.Context, by Peer, req Request) (Result, error)
 	Reopen(ctx context.Context, by Peer, req Request) (Result, error)
 	Clear(ctx context.Context, by Peer, req Request) (Result, error)
+	// Input writes to the standard input of what is selected.
+	Input(ctx context.Context, by Peer, req InputRequest) (Result, error)
 
 	// Reload reads the config again. It returns what it did, or would do.
 	Reload(ctx context.Context, by Peer, req ReloadRequest) (Plan, error)
@@ -43,8 +45,8 @@ type Service interface {
 	// Version names the daemon's version.
 	Version() Version
 
-	// Logs hands over lines until there are no more or, when following, until
-	// ctx ends. An error of emit means that the client is gone: return it.
+	// Logs hands over lines, of instances or of the daemon's own log, until there
+	// are no more or, when following, until ctx ends. An error of emit means that the client is gone: return it.
 	//
 	// emit may wait for the client, for as long as it goes on reading and for
 	// at most 10 s when it does not: call it without holding a lock, and let

@@ -1,6 +1,7 @@
 package socket
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"time"
 )
@@ -127,6 +128,24 @@ type Outcome struct {
 	Message string `json:"message"` // "started", "already running", "exited too quickly (exit 1)" …
 }
 
+// InputRequest is the body of POST /v1/input.
+type InputRequest struct {
+	Selectors []string `json:"selectors"`
+	Text      string   `json:"text,omitempty"`   // what is written to the standard input
+	Base64    string   `json:"base64,omitempty"` // the same, when it is not valid UTF-8
+	// TimeoutSeconds bounds the wait for programs that do not read; 0: as long as it
+	// takes.
+	TimeoutSeconds float64 `json:"timeout_seconds,omitempty"`
+}
+
+// Bytes returns what is to be written.
+func (r InputRequest) Bytes() ([]byte, error) {
+	if r.Base64 == "" {
+		return []byte(r.Text), nil
+	}
+	return base64.StdEncoding.DecodeString(r.Base64)
+}
+
 // WaitRequest is the body of POST /v1/wait.
 type WaitRequest struct {
 	Selectors      []string `json:"selectors"`
@@ -164,6 +183,7 @@ type LogsRequest struct {
 	// From tells the places that were reached before, by instance: each is the Place
 	// of the instance's last line. Its lines then go on from there.
 	From   map[string]string `json:"from,omitempty"`
+	Daemon bool              `json:"daemon,omitempty"` // the daemon's own log, and of no instance
 	Follow bool              `json:"-"`
 	Places bool              `json:"-"` // lines carry places: set by POST /v1/follow
 }

@@ -92,6 +92,7 @@ func mentioned(flags []cli.Flag, args []string) []cli.Flag {
 // commands is the table of subcommands, in alphabetical order.
 func commands(e *env) []*cli.Command {
 	return []*cli.Command{
+		attachCommand(e),
 		availCommand(e),
 		clearCommand(e),
 		completionCommand(e),
@@ -101,6 +102,7 @@ func commands(e *env) []*cli.Command {
 		execCommand(e),
 		helpCommand(),
 		logsCommand(e),
+		maintailCommand(e),
 		pidCommand(e),
 		reloadCommand(e),
 		reopenCommand(e),
@@ -119,8 +121,8 @@ func commands(e *env) []*cli.Command {
 		upgradeCommand(e),
 		versionCommand(e),
 		waitCommand(e),
-		missingCommand("fg", "follow the output with: pm logs -f NAME"),
-		missingCommand("maintail", "the daemon logs to its standard error, or to the file named with --log"),
+		missingCommand("add", "put the program into the config file, and then: pm reload"),
+		missingCommand("remove", "take the program out of the config file, and then: pm reload"),
 	}
 }
 

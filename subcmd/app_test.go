@@ -267,7 +267,7 @@ func TestInterspersed(t *testing.T) {
 		{"pm signal-tree 41 -s HUP", "pm signal-tree -s HUP 41"},
 		{"pm exec cmd --json", "pm exec cmd --json"},
 		{"pm exec --umask 022 cmd -x", "pm exec --umask 022 cmd -x"},
-		{"pm fg web -x", "pm fg web -x"},
+		{"pm add web -x", "pm add web -x"},
 		{"pm nosuch web --json", "pm nosuch web --json"},
 		{"pm stop web --help", "pm stop --help"},
 		{"pm help stop", "pm stop --help"},

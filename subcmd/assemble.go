@@ -19,8 +19,9 @@ import (
 
 // assemble turns the description of a program into what the runner keeps. It is
 // the only place where config meets runner and proc. environ is the environment
-// that the program's own is added to.
-func assemble(p *config.Program, environ []string) (*runner.Program, error) {
+// that the program's own is added to, and inputs the directory of the FIFOs that pm
+// attach writes to.
+func assemble(p *config.Program, environ []string, inputs string) (*runner.Program, error) {
 	stop, err := stopSteps(p)
 	if err != nil {
 		return nil, err
@@ -52,15 +53,21 @@ func assemble(p *config.Program, environ []string) (*runner.Program, error) {
 		Backoff: runner.Backoff(p.Backoff),
 		Foresee: len(p.EnvFile) == 0,
 		Stop:    stop, Exclude: p.Kill.Exclude,
-		Command: func(index int) (*proc.Command, error) { return launchCommand(p, template, environ, index) },
+		Command: func(index int) (*proc.Command, error) {
+			c, err := launchCommand(p, template, environ, index)
+			if err == nil && p.Stdin == config.Attached {
+				c.Stdin = proc.Stdio{Kind: proc.Fifo, Path: inputFile(inputs, p.Name, index)}
+			}
+			return c, err
+		},
 	}, nil
 }
 
 // assembleAll assembles every program of a file.
-func assembleAll(f *config.File, environ []string) ([]*runner.Program, error) {
+func assembleAll(f *config.File, environ []string, inputs string) ([]*runner.Program, error) {
 	programs := make([]*runner.Program, 0, len(f.Programs))
 	for _, p := range f.Programs {
-		program, err := assemble(p, environ)
+		program, err := assemble(p, environ, inputs)
 		if err != nil {
 			return nil, fmt.Errorf("programs.%s.%w", p.Name, err)
 		}
@@ -230,7 +237,7 @@ func restartPolicy(text string) runner.Restart {
 }
 
 func stdin(path string) proc.Stdio {
-	if path == "" || path == os.DevNull {
+	if path == "" || path == os.DevNull || path == config.Attached {
 		return proc.Stdio{}
 	}
 	return proc.Stdio{Kind: proc.Input, Path: path}

@@ -207,7 +207,7 @@ func begin(e *env, o daemonOptions, link *keeper.Link) (*beginning, error) {
 	saved, instances, err := b.state.saved()
 	b.damage = errors.Join(b.damage, err)
 	if saved != nil {
-		if programs, err := assembleAll(saved.File, b.environ); err != nil {
+		if programs, err := assembleAll(saved.File, b.environ, outputDir(e, b.dir)); err != nil {
 			b.damage = errors.Join(b.damage, fmt.Errorf("the saved configuration is not used: %w", err))
 		} else {
 			b.useSaved(saved, instances, programs)
@@ -228,14 +228,17 @@ func (b *beginning) fromFile(e *env, o daemonOptions, link *keeper.Link) error {
 	if err != nil {
 		return err
 	}
-	if b.programs, err = assembleAll(file, b.environ); err != nil {
+	known := b.dir != ""
+	if !known {
+		b.dir = stateDir(e, o, file)
+	}
+	if b.programs, err = assembleAll(file, b.environ, outputDir(e, b.dir)); err != nil {
 		return err
 	}
 	b.file, b.warnings = file, append(warnings, file.CheckMachine()...)
-	if b.dir != "" {
+	if known {
 		return nil
 	}
-	b.dir = stateDir(e, o, file)
 	if b.lock, err = lockStateDir(b.dir); err != nil {
 		return err
 	}
@@ -303,7 +306,7 @@ func (d *daemon) takeOver(e *env, b *beginning) error {
 		d.log.Error("the saved state", "problem", b.damage)
 	}
 	run := runDir(e, b.dir)
-	d.outputs.dir = filepath.Join(run, "output")
+	d.outputs.dir = outputDir(e, b.dir)
 	if err := os.MkdirAll(d.outputs.dir, 0o700); err != nil {
 		return fmt.Errorf("cannot make the run directory: %w", err)
 	}
@@ -483,7 +486,7 @@ func (d *daemon) started(address string) {
 
 func (d *daemon) service() *service {
 	return &service{
-		group: d.group, events: d.events, outputs: d.outputs, scrapers: d.scrapers, reload: d.reloader, started: time.Now(), quit: d.quit, upgrade: d.upgrade,
+		group: d.group, events: d.events, outputs: d.outputs, log: d.logFile.path, scrapers: d.scrapers, reload: d.reloader, started: time.Now(), quit: d.quit, upgrade: d.upgrade,
 		info: socket.DaemonInfo{PID: os.Getpid(), Keeper: os.Getppid(), Version: version()},
 	}
 }
@@ -594,6 +597,10 @@ func runDir(e *env, stateDir string) string {
 	}
 	return filepath.Join(stateDir, "run")
 }
+
+// outputDir is where a daemon keeps what programs print, and the FIFOs that they
+// read.
+func outputDir(e *env, stateDir string) string { return filepath.Join(runDir(e, stateDir), "output") }
 
 // version is the version of this binary, from its build information.
 func version() string {

@@ -274,7 +274,7 @@ func (f *foreground) capture(program string, index int, ev proc.Event) {
 
 // execSpec is the program with pm's own descriptors where it names none.
 func execSpec(p *config.Program, shared bool, scrape *execScrape) (*runner.Program, error) {
-	spec, err := assemble(p, os.Environ())
+	spec, err := assemble(p, os.Environ(), "")
 	if err != nil {
 		return nil, err
 	}
@@ -286,6 +286,9 @@ func execSpec(p *config.Program, shared bool, scrape *execScrape) (*runner.Progr
 		c, err := template(index)
 		if err != nil {
 			return nil, err
+		}
+		if p.Stdin == config.Attached {
+			c.Stdin = proc.Stdio{Kind: proc.Descriptor, File: os.Stdin}
 		}
 		inherit(&c.Stdin, p.Stdin, os.Stdin)
 		inherit(&c.Stdout, p.Stdout, os.Stdout)

@@ -20,6 +20,7 @@ type logsOptions struct {
 	all    bool // --lines is not given, but --since
 	since  string
 	follow bool
+	daemon bool
 	stdout bool
 	stderr bool
 	json   bool
@@ -40,6 +41,8 @@ back is told of by a line in brackets.
 TIME is such as 10m (ago), 15:04, "2026-01-02 15:04" or 2026-01-02T15:04:05Z. In
 files that programs write themselves it goes by the times that lines begin with.
 
+With --daemon, it prints the daemon's own log, if that goes to a file.
+
 Examples:
   pm logs web
   pm logs -f -n 100 --stderr 'web:*' db
@@ -50,18 +53,39 @@ Exit status: 0 done; 4 no such program; 5 the daemon cannot be reached.`,
 			&cli.IntFlag{Name: "lines", Aliases: []string{"n"}, Value: 10, Destination: &o.lines, Usage: "begin with the last `N` lines; -1: with all there are"},
 			&cli.StringFlag{Name: "since", Destination: &o.since, Usage: "only what was printed since `TIME`; without -n all of it"},
 			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Destination: &o.follow, Usage: "go on as they print"},
+			&cli.BoolFlag{Name: "daemon", Destination: &o.daemon, Usage: "the daemon's own log"},
 			&cli.BoolFlag{Name: "stdout", Destination: &o.stdout, Usage: "only standard output"},
 			&cli.BoolFlag{Name: "stderr", Destination: &o.stderr, Usage: "only standard error"},
 			&cli.BoolFlag{Name: "json", Destination: &o.json, Usage: "print a JSON document a line"},
 			socketFlag(&e.socketCommand),
 		},
 		Action: func(c *cli.Context) error {
-			if !c.Args().Present() {
+			if o.daemon && (c.Args().Present() || o.stream() != "") {
+				return usagef("pm logs --daemon takes no programs, and no --stdout or --stderr")
+			}
+			if o.lines < -1 {
+				return usagef("-n %d: cannot begin with so many lines (accepted: 0 or more, or -1 for all there are)", o.lines)
+			}
+			if !o.daemon && !c.Args().Present() {
 				return &socket.Problem{Message: "pm logs: nothing is selected", Hint: "name programs, or all: pm logs all", Code: socket.CodeUsage}
 			}
 			o.all = o.since != "" && !c.IsSet("lines")
 			return runLogs(c.Context, e, o, c.Args().Slice())
 		},
+	}
+}
+
+// maintailCommand is supervisor's name for the daemon's log.
+func maintailCommand(e *env) *cli.Command {
+	c := logsCommand(e)
+	return &cli.Command{
+		Name: "maintail", Hidden: true, Usage: "the same as logs --daemon", Flags: c.Flags,
+		Action: withoutArgs(func(ctx *cli.Context) error {
+			if err := ctx.Set("daemon", "true"); err != nil {
+				return err
+			}
+			return c.Action(ctx)
+		}),
 	}
 }
 
@@ -85,17 +109,19 @@ func runLogs(ctx context.Context, e *env, o logsOptions, selectors []string) err
 	defer stop()
 	client := e.client()
 	defer client.Close()
-	status, err := client.Status(ctx, selectors)
-	if err != nil {
-		return err
-	}
-	unknown := tellUnknown(e, status.Unknown)
-	if len(status.Instances) == 0 {
-		return codeError(unknown)
-	}
 	p := &linePrinter{out: bufio.NewWriter(e.stdout), notes: e.stderr, json: o.json, flush: o.follow}
-	if len(status.Instances) > 1 {
-		p.prefixes = logPrefixes(status.Instances, e.coloured(e.stdout))
+	unknown := socket.CodeDone
+	if !o.daemon {
+		status, err := client.Status(ctx, selectors)
+		if err != nil {
+			return err
+		}
+		if unknown = tellUnknown(e, status.Unknown); len(status.Instances) == 0 {
+			return codeError(unknown)
+		}
+		if len(status.Instances) > 1 {
+			p.prefixes = logPrefixes(status.Instances, e.coloured(e.stdout))
+		}
 	}
 	err = client.Logs(ctx, req, p.print)
 	if p.open {
@@ -112,7 +138,7 @@ func runLogs(ctx context.Context, e *env, o logsOptions, selectors []string) err
 
 // request is what the flags ask for, at a given time.
 func (o logsOptions) request(selectors []string, now time.Time) (req socket.LogsRequest, err error) {
-	req = socket.LogsRequest{Selectors: selectors, Lines: o.lines, Stream: o.stream(), Follow: o.follow}
+	req = socket.LogsRequest{Selectors: selectors, Lines: o.lines, Stream: o.stream(), Follow: o.follow, Daemon: o.daemon}
 	if o.all {
 		req.Lines = -1
 	}

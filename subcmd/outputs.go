@@ -93,6 +93,7 @@ func (o *outputs) drop(program string, index int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	key := outputKey{program, index}
+	_ = os.Remove(inputFile(o.dir, program, index)) // of one that nothing can be sent to there is none
 	if log := o.logs[key]; log != nil {
 		log.Remove()
 		delete(o.logs, key)

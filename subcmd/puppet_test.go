@@ -58,6 +58,10 @@ func (p *puppet) Reopen(ctx context.Context, _ socket.Peer, req socket.Request) 
 	return p.act(ctx, "reopen", req)
 }
 
+func (p *puppet) Input(ctx context.Context, _ socket.Peer, req socket.InputRequest) (socket.Result, error) {
+	return p.act(ctx, "input", socket.Request{Selectors: req.Selectors})
+}
+
 func (p *puppet) Clear(ctx context.Context, _ socket.Peer, req socket.Request) (socket.Result, error) {
 	return p.act(ctx, "clear", req)
 }

@@ -24,6 +24,9 @@ import (
 // Logs hands over what the selected instances print. Following, it also takes
 // in what instances print that are started anew.
 func (s *service) Logs(ctx context.Context, req socket.LogsRequest, emit func(socket.LogLine) error) error {
+	if req.Daemon {
+		return s.daemonLog(ctx, req, emit)
+	}
 	sel, err := parseSelectors(req.Selectors)
 	if err != nil {
 		return err
@@ -52,10 +55,33 @@ func (s *service) Logs(ctx context.Context, req socket.LogsRequest, emit func(so
 			r.follow(ctx, &group)
 		}
 	}
-	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+	return unlessCanceled(group.Wait())
+}
+
+// daemonLog hands over the daemon's own log.
+func (s *service) daemonLog(ctx context.Context, req socket.LogsRequest, emit func(socket.LogLine) error) error {
+	if s.log == "" {
+		return &socket.Problem{
+			Message: "the daemon logs to its standard error or to the journal, not to a file",
+			Hint:    "name one with --log or daemon.log_file; what has happened is also told by: pm events",
+			Code:    socket.CodeFailed,
+		}
+	}
+	r := &instanceReader{sources: []logSource{fileSource{s.log, output.Both}}, mu: &sync.Mutex{}, emit: emit, places: req.Places}
+	if err := r.begin(req); err != nil || !req.Follow {
 		return err
 	}
-	return nil
+	var group errgroup.Group
+	r.follow(ctx, &group)
+	return unlessCanceled(group.Wait())
+}
+
+// unlessCanceled returns err, unless it only says that nobody waits any more.
+func unlessCanceled(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
 }
 
 // instanceReader hands over what one instance prints, from all places where that

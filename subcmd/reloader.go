@@ -161,7 +161,7 @@ func (r *reloader) assemble(file *config.File) ([]*runner.Program, error) {
 	changed.Programs = slices.DeleteFunc(slices.Clone(file.Programs), func(p *config.Program) bool {
 		return described[p.Name] != nil && config.Same(described[p.Name], p)
 	})
-	fresh, err := assembleAll(&changed, r.environ)
+	fresh, err := assembleAll(&changed, r.environ, r.outputs.dir)
 	if err != nil {
 		return nil, err
 	}

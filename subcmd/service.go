@@ -23,6 +23,7 @@ type service struct {
 	outputs  *outputs
 	scrapers *scrapers
 	reload   *reloader
+	log      string            // the file of the daemon's own log; empty: none
 	info     socket.DaemonInfo // without the uptime
 	started  time.Time
 	// quit begins the daemon's end, with keep without its programs'. It may be
