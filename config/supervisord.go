@@ -15,17 +15,22 @@ var renamed = map[string]string{
 	"stdout_logfile": "stdout", "stderr_logfile": "stderr", "redirect_stderr": "stderr", "environment": "env",
 }
 
+// rotation are supervisor's keys of the file of standard output, and pm's below logs.
+var rotation = map[string]string{"stdout_logfile_maxbytes": "rotate", "stdout_logfile_backups": "files"}
+
 // lost says why a key of supervisor's has no counterpart, where there is more
 // to say than that.
 var lost = map[string]string{
-	"stopasgroup":     "without effect: pm always stops the whole process tree",
-	"killasgroup":     "without effect: pm always stops the whole process tree",
-	"process_name":    "dropped: pm calls the instances NAME, or NAME:0, NAME:1 and so on",
-	"nodaemon":        "dropped: pm daemon stays in the foreground",
-	"pidfile":         "dropped: the daemon's lock is in its state directory",
-	"supervisor.user": "dropped: start pm daemon as that user",
-	"chmod":           "dropped: the socket is for its owner, and for daemon.group",
-	"files":           "the included files have to be converted too, and named in include",
+	"stopasgroup":             "without effect: pm always stops the whole process tree",
+	"killasgroup":             "without effect: pm always stops the whole process tree",
+	"process_name":            "dropped: pm calls the instances NAME, or NAME:0, NAME:1 and so on",
+	"stderr_logfile_maxbytes": "dropped: pm rotates the files of a program alike, by logs.rotate",
+	"stderr_logfile_backups":  "dropped: pm rotates the files of a program alike, by logs.files",
+	"nodaemon":                "dropped: pm daemon stays in the foreground",
+	"pidfile":                 "dropped: the daemon's lock is in its state directory",
+	"supervisor.user":         "dropped: start pm daemon as that user",
+	"chmod":                   "dropped: the socket is for its owner, and for daemon.group",
+	"files":                   "the included files have to be converted too, and named in include",
 }
 
 // supervisord turns the sections of a supervisord.conf into pm's tree.
@@ -139,12 +144,15 @@ func (s *supervisord) program(section iniSection, name string) {
 	p := programEntry(section.pos, name)
 	table := p.value
 	env := slices.Clone(s.env)
+	var rotated []entry
 	for _, line := range section.lines {
 		switch key := renamed[line.key]; {
 		case line.key == "environment":
 			env = merge(env, s.environment(section, line, name))
 		case strings.HasSuffix(line.key, "_logfile"):
 			s.output(table, section, line, name)
+		case rotation[line.key] != "":
+			rotated = append(rotated, entry{line.pos, rotation[line.key], scalar(line.pos, size(line.value))})
 		case line.key == "redirect_stderr":
 			if boolWords[strings.ToLower(line.value)] {
 				table.put(entry{line.pos, "stderr", scalar(line.pos, "stdout")})
@@ -154,6 +162,9 @@ func (s *supervisord) program(section iniSection, name string) {
 		default:
 			table.put(entry{line.pos, key, scalar(line.pos, s.text(section, line, name))})
 		}
+	}
+	if to := table.get("stdout"); to != nil && IsFile(to.text) && len(rotated) > 0 {
+		table.put(entry{rotated[0].pos, "logs", &node{pos: rotated[0].pos, kind: tableNode, entries: rotated}})
 	}
 	for _, e := range s.inherited {
 		if table.get(e.key) == nil {
@@ -168,6 +179,10 @@ func (s *supervisord) program(section iniSection, name string) {
 	}
 	s.programs.entries = append(s.programs.entries, p)
 }
+
+// size writes a number of bytes as pm does: without the B of supervisor's KB, MB and
+// GB.
+func size(value string) string { return strings.TrimSuffix(strings.ToUpper(value), "B") }
 
 // put sets an entry. A standard error that goes with standard output stays
 // there, as in supervisor.
@@ -189,8 +204,7 @@ func (s *supervisord) output(table *node, section iniSection, line iniLine, name
 	case "NONE":
 		value = "discard"
 	case "SYSLOG":
-		s.r.warn(line.pos, section.name+"."+line.key, "dropped: pm does not write to syslog")
-		return
+		value = "syslog"
 	}
 	if key == "" {
 		s.drop(section, line)
