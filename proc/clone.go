@@ -1,7 +1,9 @@
 package proc
 
 import (
+	"fmt"
 	"runtime"
+	"strconv"
 	"syscall"
 	"unsafe"
 
@@ -52,6 +54,15 @@ const listenDigits = 10
 type childLimit struct {
 	resource uintptr
 	limit    unix.Rlimit
+}
+
+// String is the limit as a config has it: the soft one, and behind a colon another
+// hard one.
+func (l childLimit) String() string {
+	if l.limit.Cur == l.limit.Max {
+		return strconv.FormatUint(l.limit.Cur, 10)
+	}
+	return fmt.Sprintf("%d:%d", l.limit.Cur, l.limit.Max)
 }
 
 // cloneArgs is struct clone_args of clone3(2).

@@ -508,7 +508,8 @@ func (im *image) explain(c *Command, path string, errno syscall.Errno) *SpawnErr
 	case stageTag:
 		return spawnError("cannot tag the process", errno)
 	case stageLimit:
-		return spawnError("limits."+limitName(int(im.limits[im.failedAt].resource)), errno)
+		l := im.limits[im.failedAt]
+		return spawnError(fmt.Sprintf("limits.%s %s", limitName(int(l.resource)), l), errno)
 	case stageNice:
 		return spawnError(fmt.Sprintf("limits.nice %d", im.nice), errno)
 	case stageOOM:

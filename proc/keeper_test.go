@@ -186,7 +186,7 @@ func TestFailures(t *testing.T) {
 		"stdin":       {Command{Argv: []string{"true"}, Stdin: Stdio{Kind: Input, Path: "/no/such"}}, `stdin "/no/such": no such file or directory`, false},
 		"stdout":      {Command{Argv: []string{"true"}, Stdout: Stdio{Kind: File, Path: "/no/such/log"}}, `stdout "/no/such/log": no such file or directory`, false},
 		"fifo":        {Command{Argv: []string{"true"}, Stdout: Stdio{Kind: File, Path: fifo}}, `stdout "` + fifo + `": it is a FIFO or socket that nobody reads`, false},
-		"limit":       {Command{Argv: []string{"true"}, Limits: map[int]Limit{unix.RLIMIT_NOFILE: {9, 3}}, Nice: &nice}, `limits.nofile: invalid argument`, false},
+		"limit":       {Command{Argv: []string{"true"}, Limits: map[int]Limit{unix.RLIMIT_NOFILE: {9, 3}}, Nice: &nice}, `limits.nofile 9:3: invalid argument`, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			k.Spawn(name, 0, func() (*Command, error) { return &c.command, nil })

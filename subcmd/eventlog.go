@@ -388,7 +388,7 @@ func openLog(path string, stderr io.Writer) (*logFile, error) {
 func appendTo(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
 	if err != nil {
-		return nil, fmt.Errorf("cannot open the log: %w", err)
+		return nil, fmt.Errorf("cannot open the log: %w (name another with --log, or daemon.log_file in the config)", err)
 	}
 	return f, nil
 }

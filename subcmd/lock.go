@@ -17,7 +17,7 @@ import (
 // so it ends with the process however that ends, and no program inherits it.
 func lockStateDir(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("cannot make the state directory: %w", err)
+		return nil, fmt.Errorf("cannot make the state directory: %w (name another with --state-dir)", err)
 	}
 	path := filepath.Join(dir, "lock")
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
