@@ -29,12 +29,13 @@ type Event struct {
 
 // Mailer sends events by mail.
 type Mailer struct {
-	opts Options
 	log  *slog.Logger
-	send func(context.Context, message) error
-	wake chan struct{} // the queue is not empty any more
+	wake chan struct{} // the queue is not empty any more, or the options are others
 
 	mu    sync.Mutex // guards all below
+	opts  Options
+	fresh bool // Run has not seen the options yet
+	send  func(context.Context, message) error
 	queue []Event
 	since time.Time // when the first of the queue came
 	lost  int       // events that found the queue full
@@ -45,32 +46,58 @@ func New(opts Options, log *slog.Logger) (*Mailer, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	opts = opts.withDefaults()
-	if err := opts.check(); err != nil {
-		return nil, err
-	}
-	if opts.PasswordFile != "" {
-		_, mode, _ := readPassword(opts.PasswordFile) // check has read it
-		if mode&0o070 != 0 {
-			log.Warn("the password file is open to its group", "file", opts.PasswordFile, "mode", fmt.Sprintf("%04o", mode.Perm()))
-		}
-	}
-	s := &sender{opts: opts, log: log}
-	return newMailer(opts, log, s.send), nil
+	m := newMailer(Options{}, log, nil)
+	return m, m.Set(opts)
 }
 
 func newMailer(opts Options, log *slog.Logger, send func(context.Context, message) error) *Mailer {
-	return &Mailer{opts: opts, log: log, send: send, wake: make(chan struct{}, 1)}
+	return &Mailer{opts: opts, fresh: true, log: log, send: send, wake: make(chan struct{}, 1)}
+}
+
+// Set puts other options into force, or returns every fault of them. What is queued
+// is sent as they say; if they name nobody it is dropped.
+func (m *Mailer) Set(opts Options) error {
+	if err := opts.Check(); err != nil {
+		return err
+	}
+	opts = opts.withDefaults()
+	if opts.PasswordFile != "" && len(opts.To) > 0 {
+		_, mode, _ := readPassword(opts.PasswordFile) // Check has read it
+		if mode&0o070 != 0 {
+			m.log.Warn("the password file is open to its group", "file", opts.PasswordFile, "mode", fmt.Sprintf("%04o", mode.Perm()))
+		}
+	}
+	m.take(opts, (&sender{opts: opts, log: m.log}).send)
+	return nil
+}
+
+// take goes on with other options and another way to send.
+func (m *Mailer) take(opts Options, send func(context.Context, message) error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.opts, m.fresh, m.send = opts, true, send
+	if len(opts.To) == 0 {
+		m.queue, m.lost = nil, 0
+	}
+	m.stir()
+}
+
+// stir wakes Run. The caller holds m.mu.
+func (m *Mailer) stir() {
+	select {
+	case m.wake <- struct{}{}:
+	default: // Run has not seen the last one yet
+	}
 }
 
 // Tell queues an event, if it is of a type that is wanted. It never waits:
 // past 1,000 queued events it only counts.
 func (m *Mailer) Tell(e Event) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if !m.wants(e) {
 		return
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	if len(m.queue) >= maxQueue {
 		m.lost++
 		return
@@ -79,15 +106,12 @@ func (m *Mailer) Tell(e Event) {
 		return
 	}
 	m.since = time.Now()
-	select {
-	case m.wake <- struct{}{}:
-	default: // Run has not seen the last one yet
-	}
+	m.stir()
 }
 
-// wants reports whether to tell of e.
+// wants reports whether to tell of e. The caller holds m.mu.
 func (m *Mailer) wants(e Event) bool {
-	return !e.Expected && slices.ContainsFunc(m.opts.Events, func(t string) bool {
+	return !e.Expected && len(m.opts.To) > 0 && slices.ContainsFunc(m.opts.Events, func(t string) bool {
 		return strings.EqualFold(t, e.Type)
 	})
 }
@@ -98,10 +122,11 @@ func (m *Mailer) wants(e Event) bool {
 func (m *Mailer) Run(ctx context.Context) error {
 	sending, cancel := linger(ctx, lastWords)
 	defer cancel()
-	p := pace{interval: m.opts.Interval, perHour: m.opts.MaxPerHour}
+	var p pace
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
+		m.keepPace(&p)
 		var due <-chan time.Time
 		if since, ok := m.waiting(); ok {
 			at, _ := p.due(since)
@@ -131,6 +156,16 @@ func linger(ctx context.Context, d time.Duration) (context.Context, context.Canc
 	}
 }
 
+// keepPace takes options over that Run has not seen yet.
+func (m *Mailer) keepPace(p *pace) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fresh {
+		p.change(m.opts.Interval, m.opts.MaxPerHour)
+	}
+	m.fresh = false
+}
+
 // waiting returns since when there is something to send, if there is.
 func (m *Mailer) waiting() (time.Time, bool) {
 	m.mu.Lock()
@@ -146,14 +181,20 @@ func (m *Mailer) deliver(ctx context.Context, p *pace) {
 	n, err := m.flush(ctx, limited)
 	if err != nil {
 		if p.failed(time.Now()); p.failures == 1 {
-			m.log.Error("cannot send mail; trying again with growing waits", "server", m.opts.Server, "events", n, "error", err)
+			m.log.Error("cannot send mail; trying again with growing waits", "server", m.server(), "events", n, "error", err)
 		}
 		return
 	}
 	if p.failures > 0 {
-		m.log.Info("mail goes out again", "server", m.opts.Server, "events", n, "failures", p.failures)
+		m.log.Info("mail goes out again", "server", m.server(), "events", n, "failures", p.failures)
 	}
 	p.sent(time.Now())
+}
+
+func (m *Mailer) server() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.opts.Server
 }
 
 // finish sends what is queued for the last time.
@@ -174,17 +215,18 @@ func (m *Mailer) flush(ctx context.Context, limited bool) (int, error) {
 	defer cancel()
 	m.mu.Lock()
 	r := report{host: m.opts.Host, events: slices.Clone(m.queue), lost: m.lost}
-	m.mu.Unlock()
 	if limited {
 		r.perHour = m.opts.MaxPerHour
 	}
-	if err := m.send(ctx, r.message()); err != nil {
+	send := m.send
+	m.mu.Unlock()
+	if err := send(ctx, r.message()); err != nil {
 		return len(r.events), err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.queue = slices.Delete(m.queue, 0, len(r.events))
-	m.lost -= r.lost
+	m.queue = slices.Delete(m.queue, 0, min(len(r.events), len(m.queue))) // Set may have emptied it
+	m.lost = max(m.lost-r.lost, 0)
 	m.since = time.Now() // for what came while it was sent
 	return len(r.events), nil
 }

@@ -99,6 +99,34 @@ func (o *office) close() error {
 	return <-o.ended
 }
 
+// Other options are in force at once, also for what waits.
+func TestOtherOptions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := open(t, Options{MaxPerHour: 3, Interval: time.Second})
+		others := o.mailer.opts
+		o.meanwhile(func(context.Context) error { return errDown })
+		o.tell("fatal", 1)
+		o.expect(time.Hour) // the waits have grown long
+		o.meanwhile(nil)
+		o.start = time.Now()
+		o.mailer.take(others, o.send)
+		o.expect(0, "0s pm on box: web FATAL")
+
+		others.MaxPerHour, others.Events = 1, []string{"exited"}
+		o.mailer.take(others, o.send)
+		o.tell("fatal", 1)
+		o.tell("exited", 1)
+		o.expect(59 * time.Minute)
+		others.To = nil
+		o.mailer.take(others, o.send)
+		o.tell("exited", 1)
+		o.expect(24 * time.Hour)
+		if err := o.close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestGathers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := open(t, Options{})
@@ -346,7 +374,7 @@ func TestOptions(t *testing.T) {
 		{"all", func(o *Options) {
 			o.From, o.TLS, o.Username, o.PasswordFile = "pm@example.org", "TLS", "pm", secret
 		}, nil},
-		{"no recipient", func(o *Options) { o.To = nil }, []string{"to is empty"}},
+		{"nobody is told, whatever else is wrong", func(o *Options) { o.To, o.Server = nil, "" }, nil},
 		{"all faults at once", func(o *Options) {
 			o.To, o.From, o.Server, o.TLS, o.Interval, o.MaxPerHour = []string{"x y"}, "@", "", "ssl", -1, -1
 		}, []string{`to: "x y"`, `from: "@"`, `server: ""`, `tls: "ssl" is unknown`, "interval: -1ns", "max_per_hour: -1"}},

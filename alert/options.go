@@ -14,7 +14,7 @@ import (
 
 // Options say whom to tell of which events, and through which server.
 type Options struct {
-	To           []string      // addresses; one at least
+	To           []string      // addresses; none: nobody is told
 	From         string        // an address; default: pm@Host
 	Server       string        // host:port; default port: 587, or 465 with "tls", 25 with "none"
 	TLS          string        // "starttls" (the default), "tls" or "none"
@@ -68,15 +68,17 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// check returns every fault of the options at once.
-func (o Options) check() error {
+// Check returns every fault of the options at once. Where nobody is told there is
+// none.
+func (o Options) Check() error {
+	if len(o.To) == 0 {
+		return nil
+	}
+	o = o.withDefaults()
 	return errors.Join(slices.Concat(o.checkAddresses(), o.checkServer(), o.checkLogin(), o.checkPace())...)
 }
 
 func (o Options) checkAddresses() (faults []error) {
-	if len(o.To) == 0 {
-		faults = append(faults, errors.New("email: to is empty: name at least one address"))
-	}
 	for _, to := range o.To {
 		if _, err := mail.ParseAddress(to); err != nil {
 			faults = append(faults, fmt.Errorf("email: to: %q is not an address: %v", to, err))

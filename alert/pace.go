@@ -18,6 +18,13 @@ type pace struct {
 	retry    time.Time   // not before
 }
 
+// change goes on with other bounds, and without the wait for a server that has failed.
+func (p *pace) change(interval time.Duration, perHour int) {
+	p.interval, p.perHour = interval, perHour
+	p.times = p.times[max(len(p.times)-perHour, 0):]
+	p.failures, p.retry = 0, time.Time{}
+}
+
 // due returns when to send what began to wait at the given time, and whether
 // it is the number of mails an hour that holds it up for so long.
 func (p *pace) due(since time.Time) (at time.Time, limited bool) {

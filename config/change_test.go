@@ -125,7 +125,7 @@ func TestDiffDaemon(t *testing.T) {
 	for _, c := range DiffDaemon(old, updated) {
 		got = append(got, fmt.Sprintf("%s %s", c.Requires, c.Reason))
 	}
-	want := []string{`restart daemon.socket: unset -> "/x"`, `reopen daemon.log_file: unset -> "/y"`, `live email.to: unset -> ["a@b"]`}
+	want := []string{`restart daemon.socket: unset -> "/x"`, `restart daemon.log_file: unset -> "/y"`, `live email.to: unset -> ["a@b"]`}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q", got)
 	}

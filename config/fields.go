@@ -191,7 +191,7 @@ var daemonFields = []field[Daemon]{
 		"Where the daemon keeps its state. Default: `$PM_STATE_DIR`, else /var/lib/pm, else `$XDG_STATE_HOME`/pm."),
 	declare("log", wordCodec([]string{"stderr", "journald"}, nil), func(d *Daemon) *string { return &d.Log }, "stderr", Restart,
 		"Where the daemon's own log goes: `stderr`, or `journald`, the journal of systemd."),
-	declare("log_file", pathCodec, func(d *Daemon) *string { return &d.LogFile }, "", Reopen,
+	declare("log_file", pathCodec, func(d *Daemon) *string { return &d.LogFile }, "", Restart,
 		"A file for the daemon's own log, unless that goes to the journal. Default: none."),
 	declare("log_format", wordCodec([]string{"text", "json"}, nil), func(d *Daemon) *string { return &d.LogFormat }, "text", Restart,
 		"How the daemon's log is written."),
@@ -237,7 +237,7 @@ var emailFields = []field[Email]{
 var topFields = []field[File]{
 	declare("include", listCodec, func(f *File) *[]string { return &f.include }, "", Live,
 		"More files to read, as patterns such as `conf.d/*.toml` that start at this file's directory. An included file includes no others."),
-	declare("logout", pathCodec, func(f *File) *string { return &f.Daemon.LogFile }, "", Reopen,
+	declare("logout", pathCodec, func(f *File) *string { return &f.Daemon.LogFile }, "", Restart,
 		"taskmaster's name for `daemon.log_file`."),
 	declare("port", portCodec, func(f *File) *int { return &f.Daemon.Port }, "", Restart,
 		"taskmaster's control port; read, without effect."),

@@ -162,7 +162,7 @@ type ReloadRequest struct {
 type Plan struct {
 	Schema  int      `json:"schema"`
 	Actions []Action `json:"actions"`
-	// Notes tell what of the file a reload cannot bring into force.
+	// Notes tell which keys of the daemon and of mail changed, and when they take effect.
 	Notes []string `json:"notes,omitempty"`
 }
 

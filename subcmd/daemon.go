@@ -83,7 +83,7 @@ type daemon struct {
 	scrapers *scrapers
 	events   *eventLog
 	reloader *reloader
-	mailer   *alert.Mailer // nil: no mail
+	mailer   *alert.Mailer
 	manager  *announcer
 	log      *slog.Logger
 	logFile  *logFile
@@ -261,7 +261,7 @@ func newDaemon(b *beginning, o daemonOptions, e *env, link *keeper.Link) (*daemo
 	if d.logFile, d.log, err = openDaemonLog(e, chosenLog(o, file.Daemon)); err != nil {
 		return nil, err
 	}
-	if d.mailer, err = newMailer(file.Email, d.log); err != nil {
+	if d.mailer, err = alert.New(mailOptions(file.Email), d.log); err != nil {
 		return nil, err
 	}
 	loop, err := output.NewLoop()
@@ -286,7 +286,7 @@ func newDaemon(b *beginning, o daemonOptions, e *env, link *keeper.Link) (*daemo
 		Log:  d.log,
 	})
 	d.manager = newAnnouncer(e.getenv, d.group, d.events)
-	d.reloader = &reloader{group: d.group, events: d.events, manager: d.manager, log: d.log, environ: b.environ, file: file, programs: b.programs, scaled: b.scaled, state: d.state, outputs: d.outputs, scrapers: d.scrapers}
+	d.reloader = &reloader{group: d.group, events: d.events, manager: d.manager, log: d.log, environ: b.environ, file: file, programs: b.programs, scaled: b.scaled, state: d.state, outputs: d.outputs, scrapers: d.scrapers, mailer: d.mailer}
 	if b.scaled == nil {
 		d.reloader.scaled = map[string]int{}
 	}
@@ -529,24 +529,18 @@ func (d *daemon) signal(ctx context.Context, sig os.Signal) {
 }
 
 func (d *daemon) runMailer(ctx context.Context) error {
-	if d.mailer == nil {
-		return nil
-	}
 	if err := d.mailer.Run(ctx); err != nil { // no reason for the daemon to fail
 		d.log.Error("mail", "error", err)
 	}
 	return nil
 }
 
-func newMailer(c config.Email, log *slog.Logger) (*alert.Mailer, error) {
-	if len(c.To) == 0 || c.Server == "" {
-		return nil, nil
-	}
+func mailOptions(c config.Email) alert.Options {
 	host, _ := os.Hostname()
-	return alert.New(alert.Options{
+	return alert.Options{
 		To: c.To, From: c.From, Server: c.Server, TLS: c.TLS, Username: c.Username, PasswordFile: c.PasswordFile,
 		Events: c.Events, Interval: c.Interval, MaxPerHour: c.MaxPerHour, Host: host,
-	}, log)
+	}
 }
 
 func orElse(text, other string) string {

@@ -67,8 +67,10 @@ func runReload(ctx context.Context, e *env, o reloadOptions) error {
 			rows = append(rows, []string{a.Action, a.Instance, strings.Join(a.Reasons, "; ")})
 		}
 	}
-	if len(rows) == 0 {
+	if len(rows) == 0 && len(plan.Notes) == 0 {
 		tell(e.stderr, "nothing changed")
+	}
+	if len(rows) == 0 {
 		return nil
 	}
 	return writeTable(e.stdout, rows, terminalWidth(e.stdout))

@@ -46,7 +46,7 @@ keep     off    stopped by hand
 	pmOn(t, path, "reread", "--json").is(t, 0, string(document)+"\n", "")
 
 	plan = socket.Plan{Schema: socket.Schema, Actions: plan.Actions[:1], Notes: []string{"socket: needs a new daemon"}}
-	pmOn(t, path, "reload").is(t, 0, "", "pm: socket: needs a new daemon\npm: nothing changed\n")
+	pmOn(t, path, "reload").is(t, 0, "", "pm: socket: needs a new daemon\n")
 	p.plan = func(bool) (socket.Plan, error) {
 		return plan, &socket.Problem{Message: "pm.toml:1:1: one\npm.toml:2:1: two", Code: socket.CodeUsage}
 	}

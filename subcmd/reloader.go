@@ -2,14 +2,18 @@ package subcmd
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"pm.example/alert"
 	"pm.example/config"
 	"pm.example/runner"
 	"pm.example/socket"
@@ -26,6 +30,7 @@ type reloader struct {
 	state    *state
 	outputs  *outputs
 	scrapers *scrapers
+	mailer   *alert.Mailer
 
 	turn sync.Mutex // held while a change is made: one at a time
 
@@ -78,6 +83,9 @@ func (r *reloader) run(ctx context.Context, dryRun bool) (socket.Plan, error) {
 	if faults := blocking(file, actions); len(faults) > 0 {
 		return socket.Plan{}, r.refuse(old.Path, &config.Errors{Problems: faults}, dryRun)
 	}
+	if err := mailOptions(file.Email).Check(); err != nil {
+		return socket.Plan{}, r.refuse(old.Path, err, dryRun)
+	}
 	plan := wirePlan(actions, config.DiffDaemon(old, file))
 	if dryRun {
 		return plan, nil
@@ -87,6 +95,9 @@ func (r *reloader) run(ctx context.Context, dryRun bool) (socket.Plan, error) {
 	}
 	if err := r.apply(ctx, file, programs, scaled, actions); err != nil {
 		return socket.Plan{}, err
+	}
+	if err := r.mailer.Set(mailOptions(file.Email)); err != nil {
+		r.log.Error("mail", "error", err)
 	}
 	r.events.publish(socket.Event{Time: time.Now().UTC(), Type: eventReload, Message: strings.Join(append([]string{summary(actions)}, plan.Notes...), "; ")})
 	return plan, nil
@@ -114,8 +125,20 @@ func (r *reloader) refuse(path string, err error, dryRun bool) error {
 	}
 	return &socket.Problem{
 		Message: fmt.Sprintf("cannot reload %s, nothing was changed: %v", path, err),
-		Hint:    "pm config check " + path, Code: socket.CodeUsage,
+		Hint:    refusalHint(path, err), Code: socket.CodeUsage,
 	}
+}
+
+// refusalHint says what to do about a file that cannot be brought into force, to one
+// who may be in another directory than the daemon.
+func refusalHint(path string, err error) string {
+	if absolute, absErr := filepath.Abs(path); absErr == nil {
+		path = absolute
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return "the programs go on as before; put the file back at " + path
+	}
+	return "pm config check " + path
 }
 
 // keepScaled makes the numbers set by hand part of the new file, where the file
@@ -245,7 +268,11 @@ func wirePlan(actions []config.Action, daemon []config.DaemonChange) socket.Plan
 		}
 	}
 	for _, c := range daemon {
-		plan.Notes = append(plan.Notes, c.Key+" changed: it takes effect when the daemon is started anew")
+		effect := "it takes effect when the daemon is started anew"
+		if c.Requires == config.Live {
+			effect = "in force from now on"
+		}
+		plan.Notes = append(plan.Notes, c.Key+" changed: "+effect)
 	}
 	return plan
 }
