@@ -612,7 +612,14 @@ func excluded(pid int, names []string) bool {
 		return false
 	}
 	st, err := readStat(pid)
-	return err == nil && slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, st.comm) })
+	return err == nil && named(st.comm, names)
+}
+
+// named reports whether names has the comm of a process, in any case. Of a longer
+// name the kernel keeps only what fits into a comm, so that is what counts.
+func named(comm string, names []string) bool {
+	const fits = 15
+	return slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n[:min(len(n), fits)], comm) })
 }
 
 // union appends to a what it lacks of b.

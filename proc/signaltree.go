@@ -7,7 +7,6 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -356,9 +355,7 @@ func (h *hunt) wake(q *quarry) {
 	}
 }
 
-func (h *hunt) excludes(q *quarry) bool {
-	return slices.ContainsFunc(h.options.Exclude, func(name string) bool { return strings.EqualFold(name, q.Name) })
-}
+func (h *hunt) excludes(q *quarry) bool { return named(q.Name, h.options.Exclude) }
 
 func (q *quarry) send(sig syscall.Signal, then Outcome) {
 	switch err := unix.PidfdSendSignal(q.fd, sig, nil, 0); {
