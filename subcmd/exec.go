@@ -48,9 +48,10 @@ differ where a foreground program needs it: it has pm's own terminal and
 descriptors, it is not restarted (autorestart never), and no start counts as
 failed (starttime 0).
 
-TERM stops the program as its stopsignal and stoptime say; every other signal is
-passed on. Ctrl-C is not: the terminal itself sends it to the program, and what
-dies of it is not restarted.
+TERM stops the program as its stopsignal and stoptime say, and a second one kills
+it. Every other signal is passed on, but for those that pm cannot take for others:
+CHLD, PIPE, PROF, URG, 32 to 34, and on a terminal TTIN and TTOU. Nor is Ctrl-C: the
+terminal itself sends it to the program, and what dies of it is not restarted.
 
 Examples:
   pm exec -- make -j8 all
@@ -206,7 +207,7 @@ func runExec(ctx context.Context, e *env, o execOptions, program *config.Program
 	// those are taken that would end pm. None is given back: pm ends with the
 	// program.
 	signals := make(chan os.Signal, 64)
-	first, next, rare := passedOn()
+	first, next, rare := passedOn(f.keeper.tty != nil)
 	signal.Notify(signals, first...)
 
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -391,16 +392,18 @@ func (f *foreground) signal(ctx context.Context, sig syscall.Signal) {
 // settled is when a program has lived long enough to be sent the rarer signals.
 const settled = 10 * time.Millisecond
 
-// passedOn lists the signals to handle: all but those that are about pm itself,
-// and those that pm was started to ignore, as by nohup; the program then ignores
-// them too. The first would end pm; if one of the others comes a moment too early
-// it is lost.
-func passedOn() (first, next, rare []os.Signal) {
+// passedOn lists the signals to handle: all but those that cannot be told from
+// what concerns pm itself, and those that pm was started to ignore, as by nohup;
+// the program then ignores them too. On a terminal TTIN and TTOU stop a whole job,
+// pm included. The first would end pm; if one of the others comes a moment too
+// early it is lost. 32 to 34 are left out by the Go runtime, which gives them their
+// default action: they belong to C libraries.
+func passedOn(terminal bool) (first, next, rare []os.Signal) {
 	fatal := []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGPIPE}
 	often := []syscall.Signal{syscall.SIGABRT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTSTP, syscall.SIGCONT, syscall.SIGWINCH}
-	own := []syscall.Signal{
-		syscall.SIGCHLD, syscall.SIGURG /* the Go runtime's */, syscall.SIGTTIN, syscall.SIGTTOU,
-		syscall.SIGKILL, syscall.SIGSTOP, syscall.SIGPROF, syscall.SIGSEGV, syscall.SIGBUS, syscall.SIGFPE, syscall.SIGILL, syscall.SIGTRAP,
+	own := []syscall.Signal{syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPROF /* the Go runtime's */, syscall.SIGKILL, syscall.SIGSTOP}
+	if terminal {
+		own = append(own, syscall.SIGTTIN, syscall.SIGTTOU)
 	}
 	for sig := syscall.Signal(1); sig <= 64; sig++ {
 		switch {
