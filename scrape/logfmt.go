@@ -13,8 +13,7 @@ func (c *Converter) pairs(out []byte, n int, src []byte, at, end int) int {
 	for at = skipBlank(src, at, end); at < end; at = skipBlank(src, at, end) {
 		start, from := n, at
 		out[n], out[n+1] = ',', '"'
-		size := bareWords(out[n+2:], src[at:])
-		n, at = n+2+size, at+size
+		n, at = bareWords(out, n+2, src, at)
 		key := src[from:at]
 		if !endsBare(src[at]) {
 			if n, at, key = copyOddKey(out, n, src, at, start, from); at < 0 {
@@ -71,8 +70,7 @@ func copyOddBare(out []byte, n int, src []byte, at int) (outEnd, srcEnd int, sam
 		unchanged := false
 		n, at, unchanged = copyOdd(out, n, src, at)
 		same = same && unchanged
-		size := bareWords(out[n:], src[at:])
-		n, at = n+size, at+size
+		n, at = bareWords(out, n, src, at)
 	}
 	return n, at, same
 }
@@ -99,8 +97,7 @@ func copyValueOf(out []byte, n int, src []byte, at, end int) (outEnd, srcEnd int
 		n, at, _ = copyQuoted(out, n+2, src, at+1, end, inLogfmt)
 		return n, at
 	}
-	size := bareWords(out[n+3:], src[at:])
-	n, at = n+3+size, at+size
+	n, at = bareWords(out, n+3, src, at)
 	if !endsBare(src[at]) {
 		n, at, _ = copyOddBare(out, n, src, at)
 	}

@@ -19,9 +19,7 @@ const (
 // in both.
 func copyQuoted(out []byte, n int, src []byte, at, end int, d dialect) (outEnd, srcEnd int, same bool) {
 	out[n] = '"'
-	n++
-	size := textWords(out[n:], src[at:])
-	n, at = n+size, at+size
+	n, at = textWords(out, n+1, src, at)
 	if src[at] == '"' {
 		return n + 1, at + 1, true // the quote was stored with its word
 	}
@@ -52,8 +50,7 @@ func copyOddQuoted(out []byte, n int, src []byte, at, end int, d dialect) (outEn
 			n, at, unchanged = copyOdd(out, n, src, at)
 			same = same && unchanged
 		}
-		size := textWords(out[n:], src[at:])
-		n, at = n+size, at+size
+		n, at = textWords(out, n, src, at)
 	}
 }
 

@@ -63,7 +63,8 @@ func newShape(text string) (s shape) {
 }
 
 // fits reports whether the first eight bytes of v are of the shape: by exclusive
-// or each becomes 0 or, for a digit, at most 9, and atMost's arithmetic tells.
+// or each becomes 0 or, for a digit, at most 9. To what is more, the sum adds up to
+// the highest bit, as long as nothing is carried: not to what has that bit already.
 func (s shape) fits(v []byte) bool {
 	distance := load(v, 0) ^ s.text
 	return (distance|(distance+0x7f*each-s.digits))&tops == 0

@@ -12,10 +12,9 @@ import (
 // functions here read up to 7 bytes behind the place where they stop, and write
 // as much behind the place that they return.
 
-func load(b []byte, at int) uint64           { return binary.LittleEndian.Uint64(b[at:]) }
-func store(b []byte, at int, word uint64)    { binary.LittleEndian.PutUint64(b[at:], word) }
-func firstByte(marks uint64) (index int)     { return bits.TrailingZeros64(marks) >> 3 }
-func atMost(word, limit uint64) (low uint64) { return word + (0x7f-limit)*each }
+func load(b []byte, at int) uint64        { return binary.LittleEndian.Uint64(b[at : at+8]) }
+func store(b []byte, at int, word uint64) { binary.LittleEndian.PutUint64(b[at:at+8], word) }
+func firstByte(marks uint64) (index int)  { return bits.TrailingZeros64(marks) >> 3 }
 
 // each has the value 1 in each byte, and tops their highest bits.
 const (
@@ -23,61 +22,62 @@ const (
 	tops = 0x80 * each
 )
 
-// textMarks marks the bytes of a word that cannot stand as they are in a JSON
-// string, by the highest bit of each: control characters, quotes, backslashes
-// and what is not ASCII.
+// textMarks marks the first byte of a word that cannot stand as it is in a JSON
+// string, by its highest bit: a control character, a quote, a backslash or what
+// is not ASCII. Bytes behind it may be marked without a reason.
 //
-// Without their highest bits, bytes can be added to without carrying into their
-// neighbors: b+(0x7f-x) has that bit if b > x. Exclusive or with 2 moves the quote,
-// 0x22, to the end of the control characters, and space out of its way.
+// b-x has that bit if b < x, unless b has it, which is marked anyway. What it
+// borrows from its neighbor can only mark bytes behind it. Exclusive or with 2
+// moves the quote, 0x22, to the end of the control characters, and space out of
+// its way.
 func textMarks(word uint64) uint64 {
-	ascii := word &^ tops
-	fine := atMost(ascii^2*each, 0x20) & atMost(ascii^'\\'*each, 0)
-	return (^fine | word) & tops
+	low := (word ^ 2*each) - 0x21*each
+	backslash := (word ^ '\\'*each) - each
+	return (low | backslash | word) & tops
 }
 
-// bareMarks marks the bytes that textMarks does, and those that end a key or a
-// bare value of logfmt: spaces and equals signs. It marks exclamation marks too,
-// which costs less than to tell them from spaces and quotes.
+// bareMarks marks as textMarks does, and also what ends a key or a bare value of
+// logfmt: spaces and equals signs. It marks exclamation marks too, which costs
+// less than to tell them from spaces and quotes.
 func bareMarks(word uint64) uint64 {
-	ascii := word &^ tops
-	fine := atMost(ascii, '"') & atMost(ascii^'='*each, 0) & atMost(ascii^'\\'*each, 0)
-	return (^fine | word) & tops
+	low := word - ('"'+1)*each
+	equals := (word ^ '='*each) - each
+	backslash := (word ^ '\\'*each) - each
+	return (low | equals | backslash | word) & tops
 }
 
 // bareWords copies src to out up to the first byte that bareMarks marks, and
-// returns how many bytes are before it. That byte has to be there, eight bytes before
-// the end of both. It calls nothing, and so costs no more than its loop.
-func bareWords(out, src []byte) (size int) {
-	for len(src) >= 8 && len(out) >= 8 {
-		word := load(src, 0)
-		store(out, 0, word)
+// returns its places in both. It has to be there, eight bytes before the end of
+// either. It calls nothing, and so costs no more than its loop.
+func bareWords(out []byte, n int, src []byte, at int) (outEnd, srcEnd int) {
+	for {
+		word := load(src, at)
+		store(out, n, word)
 		if marks := bareMarks(word); marks != 0 {
-			return size + firstByte(marks)
+			size := firstByte(marks)
+			return n + size, at + size
 		}
-		src, out, size = src[8:], out[8:], size+8
+		n, at = n+8, at+8
 	}
-	return size
 }
 
 // textWords is as bareWords, up to the first byte that textMarks marks.
-func textWords(out, src []byte) (size int) {
-	for len(src) >= 8 && len(out) >= 8 {
-		word := load(src, 0)
-		store(out, 0, word)
+func textWords(out []byte, n int, src []byte, at int) (outEnd, srcEnd int) {
+	for {
+		word := load(src, at)
+		store(out, n, word)
 		if marks := textMarks(word); marks != 0 {
-			return size + firstByte(marks)
+			size := firstByte(marks)
+			return n + size, at + size
 		}
-		src, out, size = src[8:], out[8:], size+8
+		n, at = n+8, at+8
 	}
-	return size
 }
 
 // copyText copies src up to a place to out, as JSON has it.
 func copyText(out []byte, n int, src []byte, end int) int {
 	for at := 0; ; {
-		size := textWords(out[n:], src[at:])
-		n, at = n+size, at+size
+		n, at = textWords(out, n, src, at)
 		if at >= end {
 			return n
 		}
