@@ -53,9 +53,17 @@ func makePairs(r *rand.Rand) []pair {
 }
 
 // logfmtLine makes a line of logfmt.
-func logfmtLine(r *rand.Rand) []byte {
-	var line []byte
-	for _, p := range makePairs(r) {
+func logfmtLine(r *rand.Rand) []byte { return asLogfmt(makePairs(r)) }
+
+// shuffledLine makes one whose keys stand in any order.
+func shuffledLine(r *rand.Rand) []byte {
+	pairs := makePairs(r)
+	r.Shuffle(len(pairs), func(i, j int) { pairs[i], pairs[j] = pairs[j], pairs[i] })
+	return asLogfmt(pairs)
+}
+
+func asLogfmt(pairs []pair) (line []byte) {
+	for _, p := range pairs {
 		line = append(append(line, p.key...), '=')
 		if strings.ContainsAny(p.value, ` "`) {
 			line = fmt.Appendf(line, "%q ", p.value)
@@ -114,6 +122,9 @@ func uglyBlock(times int) []byte {
 
 // BenchmarkLogfmt compares with the usual way: go-logfmt, a map, encoding/json.
 func BenchmarkLogfmt(b *testing.B) { compare(b, makeBlock(logfmtLine, 5000), usualLogfmt) }
+
+// BenchmarkShuffled converts lines of which none has its keys where another has them.
+func BenchmarkShuffled(b *testing.B) { compare(b, makeBlock(shuffledLine, 5000), nil) }
 
 // BenchmarkJSON compares with encoding/json, through a map.
 func BenchmarkJSON(b *testing.B) { compare(b, makeBlock(jsonLine, 5000), usualJSON) }

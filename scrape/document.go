@@ -48,6 +48,15 @@ func rename(out []byte, at int, name string) (end int) {
 	return at + 2 + copy(out[at+2:], name)
 }
 
+// settle does what a rule says of the member from at to n, or notes it if there is no
+// rule for its key. It returns the new end, as members.add does.
+func (c *Converter) settle(r *rule, out []byte, at, keyEnd, n int, hash uint32) int {
+	if r == nil {
+		return c.members.add(out, at, keyEnd, n, hash)
+	}
+	return c.apply(r, out, at, keyEnd, n)
+}
+
 // apply does what a rule says of the member from at to n; keyEnd is the place
 // behind its name. It returns the new end, as members.add does.
 func (c *Converter) apply(r *rule, out []byte, at, keyEnd, n int) int {
@@ -76,9 +85,10 @@ const maxMembers = 1000
 // members are those of the document that is being made, so that keys that come
 // again are found. They stand one behind the other, each with its comma.
 type members struct {
-	list []mark
-	dead int        // of list
-	seen [16]uint64 // a bit for each hash: most keys are new, and this tells at once
+	list  [maxMembers]mark // count of them
+	count int
+	dead  int        // of these
+	seen  [16]uint64 // a bit for each hash: most keys are new, and this tells at once
 }
 
 // mark is a member's place in the document, and the hash of its key.
@@ -89,30 +99,40 @@ type mark struct {
 }
 
 func (m *members) reset() {
-	m.list = m.list[:0]
+	m.count = 0
 	m.dead = 0
 	m.seen = [16]uint64{}
+}
+
+// lacks reports whether there is room for a member, and none with that hash.
+func (m *members) lacks(hash uint32) bool {
+	return m.count < maxMembers && m.seen[hash>>6&15]&(1<<(hash&63)) == 0
 }
 
 // add notes a member from at to n, whose name ends at keyEnd and has a hash. One
 // with the same name that was there is dead from now on. It returns n, or a
 // negative number if there is no room.
 func (m *members) add(out []byte, at, keyEnd, n int, hash uint32) int {
-	if len(m.list) == maxMembers {
+	if m.count == maxMembers {
 		return -1
 	}
-	word, bit := &m.seen[hash>>6&15], uint64(1)<<(hash&63)
-	if *word&bit != 0 {
+	if !m.lacks(hash) {
 		m.kill(out, out[at+1:keyEnd+1], hash)
 	}
-	*word |= bit
-	m.list = append(m.list, mark{at: at, hash: hash})
+	m.push(at, hash)
 	return n
+}
+
+// push notes a member that begins at a place. There has to be room for it.
+func (m *members) push(at int, hash uint32) {
+	m.list[m.count] = mark{at: at, hash: hash}
+	m.count++
+	m.seen[hash>>6&15] |= 1 << (hash & 63)
 }
 
 // kill marks the member with a name, which is in its quotes, as dead.
 func (m *members) kill(out, name []byte, hash uint32) {
-	for i := range m.list {
+	for i := range m.count {
 		k := &m.list[i]
 		if k.hash == hash && !k.dead && bytes.HasPrefix(out[k.at+1:], name) {
 			k.dead = true
@@ -129,9 +149,9 @@ func (m *members) compact(out []byte, n int) int {
 		return n
 	}
 	to := m.list[0].at
-	for i, k := range m.list {
+	for i, k := range m.list[:m.count] {
 		end := n
-		if i+1 < len(m.list) {
+		if i+1 < m.count {
 			end = m.list[i+1].at
 		}
 		if !k.dead {

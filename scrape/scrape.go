@@ -105,9 +105,10 @@ func (c *Counts) count(v Verdict) {
 	}
 }
 
-// A Converter converts lines. It keeps nothing of one for the next but memory
-// and the text of the last time, so lines of several streams can take turns. It
-// is used by one goroutine at a time.
+// A Converter converts lines. It keeps nothing of one for the next but memory,
+// the text of the last time, and keys that it need not look up again where they
+// come again, so lines of several streams can take turns. It is used by one
+// goroutine at a time.
 type Converter struct {
 	format  Format
 	invalid Invalid
@@ -116,7 +117,8 @@ type Converter struct {
 
 	frame   []byte // what every document begins with
 	rules   *rules
-	members members // of the document that is being made
+	members members      // of the document that is being made
+	keys    [32]knownKey // of the lines of logfmt before
 	clock   clock
 	timed   bool   // that document has its @timestamp
 	padded  []byte // a line with room to read behind it

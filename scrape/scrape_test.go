@@ -274,6 +274,31 @@ func TestBlocksAreLines(t *testing.T) {
 	}
 }
 
+// What is kept of the keys of a line must not show in the next: a key is not
+// another that is longer, shorter, or differs in one byte.
+func TestKeysOfTheLineBefore(t *testing.T) {
+	var lines []string
+	for _, size := range []int{1, 3, 6, 7, 8, 9, 14, 15, 16, 17} {
+		key := "abcdefghijklmnopqr"[:size]
+		lines = append(lines, key+"=1 b=2", key+" b=2", key+`="1 2"`, "b=1 "+key+"=2", key+"=1 "+key+"=2", key+"!=1", key[:size-1]+"ż=1", "=1")
+		for i := range size {
+			lines = append(lines, key[:i]+"X"+key[i+1:]+"=1")
+		}
+	}
+	c := newConverter(t, Options{IgnoreKeys: []string{"abc"}, Rename: map[string]string{"abcdefg": "a longer name", "abcdefgh": "x"}})
+	for _, line := range lines {
+		c.keys = [len(c.keys)]knownKey{}
+		want, wantVerdict := c.Append(nil, []byte(line))
+		for _, before := range lines {
+			c.keys = [len(c.keys)]knownKey{}
+			c.Append(nil, []byte(before))
+			if got, verdict := c.Append(nil, []byte(line)); !bytes.Equal(got, want) || verdict != wantVerdict {
+				t.Fatalf("%q after %q: verdict %d\n got %s\nwant %s", line, before, verdict, got, want)
+			}
+		}
+	}
+}
+
 func TestTimeOfConversion(t *testing.T) {
 	at := fixedTime()
 	c := newConverter(t, Options{Now: func() time.Time { at = at.Add(time.Second); return at.In(time.FixedZone("x", 3600)) }})
