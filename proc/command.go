@@ -86,7 +86,7 @@ type StdioKind int
 const (
 	Null       StdioKind = iota // /dev/null
 	Pipe                        // a pipe to pm; Event.Stdout or Event.Stderr has its read end
-	File                        // a file, created if missing and appended to
+	File                        // a file, created if missing and appended to; /dev/stdout and /dev/stderr are pm's own
 	Input                       // a file to read
 	Descriptor                  // an open file of pm's
 	SameStdout                  // stderr only: whatever stdout is
@@ -330,6 +330,9 @@ func (s *slots) file(i int, io Stdio, c *Command, read *int) error {
 	case Pipe:
 		return s.pipe(i, c, read)
 	case File:
+		if own := OwnOutput(io.Path); own != nil {
+			return s.put(i, int(own.Fd()))
+		}
 		return s.open(i, absolute(c.Dir, io.Path), unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT)
 	case Input:
 		return s.open(i, absolute(c.Dir, io.Path), unix.O_RDONLY)
@@ -342,6 +345,19 @@ func (s *slots) file(i int, io Stdio, c *Command, read *int) error {
 	default:
 		return s.put(i, s.null)
 	}
+}
+
+// OwnOutput returns the stream of pm's own that a path stands for, as /dev/stdout; nil if
+// it is no such path. A program gets that descriptor itself: a socket cannot be opened
+// by its name, and of a file that is opened once more each would write over the other's end.
+func OwnOutput(path string) *os.File {
+	switch filepath.Clean(path) {
+	case "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1":
+		return os.Stdout
+	case "/dev/stderr", "/dev/fd/2", "/proc/self/fd/2":
+		return os.Stderr
+	}
+	return nil
 }
 
 // pipe makes slot i the writing end of a new pipe. Where pipes are held the

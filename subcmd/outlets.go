@@ -4,11 +4,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"pm.example/config"
 	"pm.example/output"
+	"pm.example/proc"
 	"pm.example/systemd"
 )
 
@@ -42,9 +42,12 @@ func outletName(p *config.Program, where string, stream output.Stream) string {
 	case word != "":
 		return where
 	}
-	path = inDir(p.WorkingDir, where)
-	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() && !info.IsDir() || strings.HasPrefix(path, "/dev/std") {
-		return filepath.Clean(path)
+	path = filepath.Clean(inDir(p.WorkingDir, where))
+	if own := proc.OwnOutput(path); own != nil {
+		return own.Name()
+	}
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() && !info.IsDir() {
+		return path
 	}
 	return ""
 }

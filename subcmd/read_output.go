@@ -17,6 +17,7 @@ import (
 
 	"pm.example/config"
 	"pm.example/output"
+	"pm.example/proc"
 	"pm.example/runner"
 	"pm.example/socket"
 )
@@ -250,7 +251,7 @@ func fileSources(p *config.Program, stream output.Stream) (list []logSource) {
 }
 
 func isFile(path string) bool {
-	return config.IsFile(path) && !strings.HasPrefix(path, "/dev/")
+	return config.IsFile(path) && !strings.HasPrefix(path, "/dev/") && proc.OwnOutput(path) == nil
 }
 
 // ringSource reads the daemon's own log of an instance.
