@@ -62,6 +62,7 @@ type job struct {
 	stream  func(ctx context.Context, svc Service, s *stream) error
 	limit   int  // of the stream's buffer
 	patient bool // the stream waits for a slow client
+	resumed bool // the client goes on with another server
 }
 
 func parseStatus(r *http.Request, body []byte) (job, error) {
@@ -237,7 +238,7 @@ func logsJob(req LogsRequest) (job, error) {
 	if !slices.Contains([]string{"", "stdout", "stderr"}, req.Stream) {
 		return job{}, badRequest("stream=%q: want stdout or stderr, or leave it out for both", req.Stream)
 	}
-	return job{limit: logsBuffer, patient: true, stream: func(ctx context.Context, svc Service, s *stream) error {
+	return job{limit: logsBuffer, patient: true, resumed: req.Places, stream: func(ctx context.Context, svc Service, s *stream) error {
 		return svc.Logs(ctx, req, s.log)
 	}}, nil
 }

@@ -35,6 +35,10 @@ type ServerOptions struct {
 // so that they come back.
 var ErrReplaced = errors.New("another server takes over")
 
+// ErrLeft is the cause of that end when another server may come: clients that come back
+// by themselves, for the lines of programs that run on, take the daemon for lost.
+var ErrLeft = errors.New("another server may come")
+
 // bounds are the limits on what a client may send, and on how long it may take.
 type bounds struct {
 	body   int64         // size of a request's body
@@ -59,7 +63,7 @@ func defaultBounds() bounds {
 }
 
 // Serve answers requests on ln with svc until ctx ends, and returns nil then.
-// Streams end with ctx (see also [ErrReplaced]); other requests get up to a second to be answered. It
+// Streams end with ctx (see also [ErrReplaced] and [ErrLeft]); other requests get up to a second to be answered. It
 // closes ln, and when it returns no request is being worked on, unless the
 // service did not heed the end of a request's context: that is an error.
 //
@@ -341,7 +345,8 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, j job) error {
 	defer context.AfterFunc(s.ending, st.cancel)()
 	st.limit, st.patient = j.limit, j.patient
 	err := st.run(func(ctx context.Context) error { return j.stream(ctx, s.svc, st) })
-	if err == nil && errors.Is(context.Cause(s.ending), ErrReplaced) {
+	cause := context.Cause(s.ending)
+	if err == nil && (errors.Is(cause, ErrReplaced) || j.resumed && errors.Is(cause, ErrLeft)) {
 		panic(http.ErrAbortHandler) // a stream without an end is one to come back for
 	}
 	return err

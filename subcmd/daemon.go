@@ -417,10 +417,14 @@ func (d *daemon) serve(ctx context.Context, listener net.Listener, b *beginning)
 		return d.bereaved(b)
 	}
 	d.events.publish(socket.Event{Time: time.Now().UTC(), Type: eventDaemonStopped, PID: os.Getpid()})
-	if d.binary != "" {
+	switch {
+	case d.binary != "":
 		stopServing(socket.ErrReplaced)
+	case d.keep:
+		stopServing(socket.ErrLeft)
+	default:
+		stopServing(nil)
 	}
-	stopServing(nil)
 	stopLogging()
 	stopWork()
 	select {

@@ -35,8 +35,8 @@ or from the files that they write. With more than one instance each line begins
 with its name, in a color of its program on a terminal.
 
 With -f it goes on as they print: through restarts, rotation of files, and the
-death or the upgrade of the daemon. What is no longer to be had when it comes
-back is told of by a line in brackets.
+death, the restart or the upgrade of the daemon. What is no longer to be had when
+it comes back is told of by a line in brackets.
 
 TIME is such as 10m (ago), 15:04, "2026-01-02 15:04" or 2026-01-02T15:04:05Z. In
 files that programs write themselves it goes by the times that lines begin with.
