@@ -41,7 +41,7 @@ var scrapeFields = []field[Program]{
 	declare("logs.scrape.rename", mapCodec("keys", false, validField), func(p *Program) *map[string]string { return &p.Logs.Scrape.Rename }, "", Live,
 		"Top-level keys that are called something else."),
 	declare("logs.scrape.system", boolCodec, func(p *Program) *bool { return &p.Logs.Scrape.System }, "false", Live,
-		"Whether srchost, region, zone and instance-id are added, as far as they are known."),
+		"Whether srchost, region, zone, instance-id and scid, the program's label scId, are added, as far as they are known."),
 	declare("logs.scrape.max_line", sizeCodec, func(p *Program) *int64 { return &p.Logs.Scrape.MaxLine }, "1M", Live,
 		"Longer lines are cut, which makes them invalid."),
 	declare("logs.scrape.size_limit", sizeCodec, func(p *Program) *int64 { return &p.Logs.Scrape.SizeLimit }, "", Live,

@@ -36,7 +36,8 @@ type scrapeLogsOptions struct {
 	size                       byteSize
 	buffer, resend, spoolSize  byteSize
 	onFull, spool              string
-	bufferLines                int // only a variable sets it
+	bufferLines                int           // only a variable sets it
+	own                        scrape.System // what is known of a program beside the environment; only the daemon and pm exec set it
 	linger, timeout, keepAlive time.Duration
 	refresh                    time.Duration
 	quiet, json                bool
@@ -95,7 +96,7 @@ denied.`,
 			&cli.StringSliceFlag{Name: "ignore-key", Destination: &o.ignore, Category: lines, Usage: "leave out the top-level key `KEY` (repeatable, or a,b)"},
 			&cli.StringSliceFlag{Name: "field", KeepSpace: true, Destination: &o.fields, Category: lines, Usage: "add the field `KEY=VALUE`, or KEY:=JSON (repeatable)"},
 			&cli.StringSliceFlag{Name: "rename", Destination: &o.renames, Category: lines, Usage: "call the top-level key KEY something else: `KEY=NAME` (repeatable)"},
-			&cli.BoolFlag{Name: "system", Destination: &o.system, Category: lines, Usage: "add srchost, region, zone and instance-id, as far as they are known"},
+			&cli.BoolFlag{Name: "system", Destination: &o.system, Category: lines, Usage: "add srchost, region, zone, instance-id and scid, as far as they are known"},
 			&cli.GenericFlag{Name: "max-line", Value: &o.maxLine, Category: lines, Usage: "cut lines longer than `SIZE`, which makes them invalid"},
 			&cli.GenericFlag{Name: "size-limit", Value: &o.size, Category: lines, Usage: "drop documents longer than `SIZE` (default: none)"},
 			&cli.IntFlag{Name: "rate-limit", Destination: &o.rate, DefaultText: "none", Category: lines, Usage: "drop what is more than `N` documents a second"},
@@ -309,7 +310,7 @@ func (o *scrapeLogsOptions) convert(getenv func(string) string) (c scrape.Option
 	}
 	c.IgnoreKeys, c.MaxLine = splitNames(o.ignore.Value()), int(o.maxLine)
 	if o.system {
-		c.Fields = systemFields(getenv)
+		c.Fields = systemFields(getenv, o.own)
 	}
 	for _, text := range o.fields.Value() {
 		key, value, ok := strings.Cut(text, "=")
@@ -330,13 +331,15 @@ func (o *scrapeLogsOptions) convert(getenv func(string) string) (c scrape.Option
 	return c, nil
 }
 
-// systemFields tell where lines come from, as far as that is known.
-func systemFields(getenv func(string) string) []scrape.Field {
+// systemFields tell where lines come from, as far as that is known. The label scId of
+// an app is in its environment under Marathon, and that of a program in own.
+func systemFields(getenv func(string) string, own scrape.System) []scrape.Field {
 	host, _ := os.Hostname()
 	return scrape.System{
 		Host:   orElse(getenv("MESOS_HOSTNAME"), orElse(getenv("CLOUD_HOSTNAME"), host)),
 		Region: getenv("CLOUD_REGION"), Zone: getenv("CLOUD_AVAILABILITY_ZONE"),
-		InstanceID: getenv("MESOS_EXECUTOR_ID"),
+		InstanceID: orElse(own.InstanceID, getenv("MESOS_EXECUTOR_ID")),
+		ServiceID:  orElse(own.ServiceID, getenv("MARATHON_APP_LABEL_SCID")),
 	}.Fields()
 }
 

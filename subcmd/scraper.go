@@ -18,8 +18,12 @@ import (
 
 	"pm.example/config"
 	"pm.example/output"
+	"pm.example/scrape"
 	"pm.example/ship"
 )
+
+// scrapeLabel is the label of a program that logs.scrape.system looks at.
+const scrapeLabel = "scId"
 
 // scrapeFlags are a program's keys of logs.scrape as the flags of pm scrape-logs.
 func scrapeFlags(p *config.Program, spool string) *scrapeLogsOptions {
@@ -27,6 +31,7 @@ func scrapeFlags(p *config.Program, spool string) *scrapeLogsOptions {
 	o := &scrapeLogsOptions{
 		format: s.Format, invalid: s.Invalid, system: s.System, onFull: s.OnFull, rate: s.RateLimit, spool: spool,
 		maxLine: byteSize(s.MaxLine), size: byteSize(s.SizeLimit), buffer: byteSize(s.Buffer), resend: byteSize(s.Resend), spoolSize: byteSize(s.SpoolSize),
+		own:    scrape.System{ServiceID: p.Labels[scrapeLabel]},
 		linger: s.Linger, timeout: d.Timeout, keepAlive: d.KeepAlive, refresh: d.Refresh,
 	}
 	o.to, o.ignore = *cli.NewStringSlice(s.To...), *cli.NewStringSlice(s.IgnoreKeys...)
@@ -44,8 +49,10 @@ func assignments(table map[string]string) (list []string) {
 
 // scrapeOf returns what the pipeline of an instance is made of. Everything that it
 // has to say goes to tell.
-func scrapeOf(p *config.Program, spool string, tell func(string)) (scrapeOptions, error) {
-	return scrapeFlags(p, spool).silent(tell)
+func scrapeOf(p *config.Program, index int, spool string, tell func(string)) (scrapeOptions, error) {
+	flags := scrapeFlags(p, spool)
+	flags.own.InstanceID = config.InstanceName(p, index)
+	return flags.silent(tell)
 }
 
 // silent is pipeline for one that writes to no stream of its own.
@@ -66,7 +73,7 @@ func checkScrape(p *config.Program) error {
 	if slices.Contains(s.To, "-") {
 		return errors.New("logs.scrape.to: \"-\" is where lines go as they are (accepted: URLs, see pm scrape-logs)")
 	}
-	if _, err := scrapeOf(p, s.Spool, func(string) {}); err != nil {
+	if _, err := scrapeOf(p, 0, s.Spool, func(string) {}); err != nil {
 		return fmt.Errorf("logs.scrape: %w", err)
 	}
 	return nil

@@ -69,7 +69,8 @@ func (s *scrapers) configure(programs []*config.Program) {
 // sameScrape reports whether two descriptions of a program are the same for its
 // scraper.
 func sameScrape(a, b *config.Program) bool {
-	return reflect.DeepEqual(a.Logs.Scrape, b.Logs.Scrape) && a.Stdout == b.Stdout && a.Stderr == b.Stderr && a.WorkingDir == b.WorkingDir
+	return reflect.DeepEqual(a.Logs.Scrape, b.Logs.Scrape) && a.Stdout == b.Stdout && a.Stderr == b.Stderr && a.WorkingDir == b.WorkingDir &&
+		a.Labels[scrapeLabel] == b.Labels[scrapeLabel]
 }
 
 // start starts the job of an instance, after the end of the one that it has. The
@@ -138,7 +139,7 @@ func (s *scrapers) attempt(ctx context.Context, finish <-chan struct{}, job *scr
 			return err
 		}
 	}
-	options, err := scrapeOf(p, spool, func(text string) { s.slog.Warn("scrape: "+text, "instance", job.name()) })
+	options, err := scrapeOf(p, job.index, spool, func(text string) { s.slog.Warn("scrape: "+text, "instance", job.name()) })
 	if err != nil {
 		return err
 	}
