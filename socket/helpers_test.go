@@ -113,6 +113,8 @@ func (f *fake) Config(context.Context) (json.RawMessage, error) {
 
 func (f *fake) Version() Version { return Version{Version: "1.2.3"} }
 
+func (f *fake) Metrics(context.Context) (Exposition, error) { return Exposition("pm_ok 1\n"), nil }
+
 func (f *fake) Logs(ctx context.Context, req LogsRequest, emit func(LogLine) error) error {
 	if f.logs == nil {
 		return emit(LogLine{Instance: req.Selectors[0], Line: fmt.Sprintf("%d %s %v", req.Lines, req.Stream, req.Follow)})

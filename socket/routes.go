@@ -50,6 +50,7 @@ func routes() []route {
 		{"POST", "/v1/wait", watch, parseWait},
 		{"GET", "/v1/config", quick, parseConfig},
 		{"GET", "/v1/version", quick, parseVersion},
+		{"GET", "/v1/metrics", quick, parseMetrics},
 		{"GET", "/v1/logs", watch, parseLogs},
 		{"POST", "/v1/follow", watch, parseFollow},
 		{"GET", "/v1/events", watch, parseEvents},
@@ -58,7 +59,7 @@ func routes() []route {
 
 // job is a request that was understood: either answer or stream does it.
 type job struct {
-	answer  func(ctx context.Context, svc Service, by Peer) (any, error)
+	answer  func(ctx context.Context, svc Service, by Peer) (any, error) // a value for JSON, or Exposition
 	stream  func(ctx context.Context, svc Service, s *stream) error
 	limit   int  // of the stream's buffer
 	patient bool // the stream waits for a slow client
@@ -187,6 +188,15 @@ func parseVersion(r *http.Request, body []byte) (job, error) {
 		v := svc.Version()
 		v.Schema, v.API = Schema, "v1"
 		return v, nil
+	}}, nil
+}
+
+func parseMetrics(r *http.Request, body []byte) (job, error) {
+	if _, err := query(r, body); err != nil {
+		return job{}, err
+	}
+	return job{answer: func(ctx context.Context, svc Service, _ Peer) (any, error) {
+		return svc.Metrics(ctx)
 	}}, nil
 }
 

@@ -352,8 +352,13 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, j job) error {
 	return err
 }
 
-// answer sends v as JSON. It encodes it once, into a buffer that is used again.
+// answer sends v, as JSON unless it is text. It encodes it once, into a buffer that is
+// used again.
 func (s *server) answer(w http.ResponseWriter, status int, v any) error {
+	if text, ok := v.(Exposition); ok {
+		s.send(w, status, "text/plain; version=0.0.4; charset=utf-8", text)
+		return nil
+	}
 	buf := s.buffers.Get().(*bytes.Buffer)
 	defer s.buffers.Put(buf)
 	buf.Reset()
@@ -362,14 +367,18 @@ func (s *server) answer(w http.ResponseWriter, status int, v any) error {
 	if err := enc.Encode(v); err != nil {
 		return fmt.Errorf("cannot encode the answer: %w", err)
 	}
+	s.send(w, status, "application/json", buf.Bytes())
+	return nil
+}
+
+func (s *server) send(w http.ResponseWriter, status int, contentType string, body []byte) {
 	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Content-Length", fmt.Sprint(buf.Len()))
+	h.Set("Content-Type", contentType)
+	h.Set("Content-Length", fmt.Sprint(len(body)))
 	h.Set("Cache-Control", "no-store")
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.bounds.write))
 	w.WriteHeader(status)
-	_, _ = w.Write(buf.Bytes()) // whoever has gone needs no answer
-	return nil
+	_, _ = w.Write(body) // whoever has gone needs no answer
 }
 
 // fail answers with a Problem.

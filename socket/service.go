@@ -44,6 +44,8 @@ type Service interface {
 	Config(ctx context.Context) (json.RawMessage, error)
 	// Version names the daemon's version.
 	Version() Version
+	// Metrics tells in Prometheus's text format how all instances are.
+	Metrics(ctx context.Context) (Exposition, error)
 
 	// Logs hands over lines, of instances or of the daemon's own log, until there
 	// are no more or, when following, until ctx ends. An error of emit means that the client is gone: return it.

@@ -63,6 +63,9 @@ type Output struct {
 	DroppedBytes uint64 `json:"dropped_bytes"`
 }
 
+// Exposition is the answer to GET /v1/metrics: text, in the format of Prometheus.
+type Exposition []byte
+
 // Task names a task and its state.
 type Task struct {
 	ID    string `json:"id"`

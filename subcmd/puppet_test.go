@@ -92,6 +92,8 @@ func (p *puppet) Version() socket.Version {
 	return socket.Version{Schema: socket.Schema, Version: "1.2.3", API: "v1"}
 }
 
+func (p *puppet) Metrics(context.Context) (socket.Exposition, error) { return nil, nil }
+
 func (p *puppet) Logs(ctx context.Context, req socket.LogsRequest, emit func(socket.LogLine) error) error {
 	return p.logs(ctx, req, emit)
 }

@@ -190,12 +190,13 @@ func commandDir() string {
 var needs = map[string]func() bool{
 	"aiosmtpd": func() bool { return smtpPython() != "" },
 	"nginx":    func() bool { return installed("nginx") },
+	"promtool": func() bool { return installed("promtool") },
 	"rsyslogd": func() bool { return installed("rsyslogd") },
 	"systemd":  func() bool { return installed("systemd-analyze") },
 }
 
 // condition decides [root], [race], [freezer], [consul], [aiosmtpd], [nginx],
-// [rsyslogd], [systemd], and [manager] where units can also be run.
+// [promtool], [rsyslogd], [systemd], and [manager] where units can also be run.
 func condition(name string) (bool, error) {
 	if have, ok := needs[name]; ok {
 		if !have() && os.Getenv("PM_TEST_ALL") != "" {
