@@ -184,12 +184,33 @@ func (r *receiver) listenDatagrams(network, address string) (string, error) {
 	return c.LocalAddr().String(), nil
 }
 
-// testCertificate makes a certificate for this machine, and writes its authority,
+// testCertificate makes a certificate for a receiver, and writes its authority,
 // which is itself, to a file.
 func testCertificate(authority string) (*tls.Config, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	der, key, err := newCertificate()
 	if err != nil {
 		return nil, err
+	}
+	err = writePEM(authority, "CERTIFICATE", der)
+	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}, err
+}
+
+// cmdCertificate writes a certificate for this machine, which is its own authority, and
+// its key.
+func cmdCertificate(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 2, "certificate FILE KEYFILE")
+	der, key, err := newCertificate()
+	ts.Check(err)
+	ts.Check(writePEM(ts.MkAbs(args[0]), "CERTIFICATE", der))
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	ts.Check(err)
+	ts.Check(writePEM(ts.MkAbs(args[1]), "PRIVATE KEY", secret))
+}
+
+// newCertificate makes a certificate for this machine, with its key.
+func newCertificate() (der []byte, key *ecdsa.PrivateKey, err error) {
+	if key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+		return nil, nil, err
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "receiver"},
@@ -197,10 +218,10 @@ func testCertificate(authority string) (*tls.Config, error) {
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		return nil, err
-	}
-	err = os.WriteFile(authority, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600)
-	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}, err
+	der, err = x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	return der, key, err
+}
+
+func writePEM(path, kind string, der []byte) error {
+	return os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600)
 }

@@ -192,11 +192,15 @@ var needs = map[string]func() bool{
 	"nginx":    func() bool { return installed("nginx") },
 	"promtool": func() bool { return installed("promtool") },
 	"rsyslogd": func() bool { return installed("rsyslogd") },
-	"systemd":  func() bool { return installed("systemd-analyze") },
+	"rsyslog-tls": func() bool {
+		drivers, _ := filepath.Glob("/usr/lib/*/rsyslog/lmnsd_gtls.so")
+		return installed("rsyslogd") && len(drivers) > 0
+	},
+	"systemd": func() bool { return installed("systemd-analyze") },
 }
 
 // condition decides [root], [race], [freezer], [consul], [aiosmtpd], [nginx],
-// [promtool], [rsyslogd], [systemd], and [manager] where units can also be run.
+// [promtool], [rsyslogd], [rsyslog-tls], [systemd], and [manager] where units can also be run.
 func condition(name string) (bool, error) {
 	if have, ok := needs[name]; ok {
 		if !have() && os.Getenv("PM_TEST_ALL") != "" {

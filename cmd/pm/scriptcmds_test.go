@@ -50,6 +50,7 @@ import (
 //	httpd LOG [PATH=STATUS…]      a web server, at $HTTPD, that appends its requests to LOG
 //	receive NETWORK LOG [ADDRESS] takes lines by tcp, tls, unix, udp or unixgram and appends them to LOG; it is $RECEIVER, at $ADDRESS
 //	! receive LOG                 ends that, as if it were killed
+//	certificate FILE KEYFILE      writes a certificate for 127.0.0.1, which is its own authority, and its key
 //	smtpd LOG                     a mail server, at $SMTPD, that appends its mails to LOG
 //	notifyd LOG                   a service manager, at $NOTIFY_SOCKET, that appends what it is told to LOG, a line each
 //	systemd                       a service manager for systemctl --user, with the units of packaging/user and of the directory units
@@ -57,26 +58,27 @@ import (
 //	slowclient PATH               asks the control socket for PATH and never reads the answer
 //	converse DIALOGUE CMD ARG…    runs it on a terminal and plays lines like: type TEXT, press C (with Ctrl), see RE, hang-up
 var commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
-	"exits":      cmdExits,
-	"waitfor":    cmdWaitfor,
-	"until":      cmdUntil,
-	"get":        cmdGet,
-	"count":      cmdCount,
-	"signal":     cmdSignal,
-	"kill-pid":   cmdKillPid,
-	"pidof":      cmdPidof,
-	"proctree":   cmdProctree,
-	"endprocs":   cmdEndprocs,
-	"freeze":     cmdFreeze,
-	"freeport":   cmdFreeport,
-	"httpd":      cmdHTTPD,
-	"receive":    cmdReceive,
-	"smtpd":      cmdSMTPD,
-	"notifyd":    cmdNotifyd,
-	"systemd":    cmdSystemd,
-	"helptext":   cmdHelptext,
-	"slowclient": cmdSlowClient,
-	"converse":   cmdConverse,
+	"exits":       cmdExits,
+	"waitfor":     cmdWaitfor,
+	"until":       cmdUntil,
+	"get":         cmdGet,
+	"count":       cmdCount,
+	"signal":      cmdSignal,
+	"kill-pid":    cmdKillPid,
+	"pidof":       cmdPidof,
+	"proctree":    cmdProctree,
+	"endprocs":    cmdEndprocs,
+	"freeze":      cmdFreeze,
+	"freeport":    cmdFreeport,
+	"httpd":       cmdHTTPD,
+	"receive":     cmdReceive,
+	"certificate": cmdCertificate,
+	"smtpd":       cmdSMTPD,
+	"notifyd":     cmdNotifyd,
+	"systemd":     cmdSystemd,
+	"helptext":    cmdHelptext,
+	"slowclient":  cmdSlowClient,
+	"converse":    cmdConverse,
 }
 
 const (
