@@ -108,8 +108,14 @@ func newCatalog(c Consul, r Receiver) (*catalog, error) {
 }
 
 // instances returns the addresses of the instances whose checks pass, in order.
-// After the first call it waits for a change, or a minute.
-func (c *catalog) instances(ctx context.Context) ([]string, error) {
+// After the first call it waits for a change, or a minute. After a failure it does not:
+// a Consul that was away may have begun to count anew.
+func (c *catalog) instances(ctx context.Context) (list []string, err error) {
+	defer func() {
+		if err != nil {
+			c.index = 0
+		}
+	}()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.query+"&index="+strconv.FormatUint(c.index, 10), nil)
 	if err != nil {
 		return nil, err

@@ -50,6 +50,13 @@ func (a *agent) set(status int, addresses ...string) {
 	a.changed.Broadcast()
 }
 
+// asked is how many questions there were.
+func (a *agent) asked() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.queries)
+}
+
 func (a *agent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -135,6 +142,35 @@ func TestConsul(t *testing.T) {
 	defer a.mu.Unlock()
 	if a.queries[0] != "/v1/health/service/logs token json" {
 		t.Errorf("%q", a.queries[0])
+	}
+}
+
+// A Consul that was started anew counts changes from the beginning: what it knows is
+// heard at once.
+func TestConsulBeginsAnew(t *testing.T) {
+	a, address := newAgent(t)
+	one, two := listen(t, "tcp", "127.0.0.1:0"), listen(t, "tcp", "127.0.0.1:0")
+	a.set(http.StatusOK, one.address)
+	a.mu.Lock()
+	a.index = 100
+	a.mu.Unlock()
+	s, wait := start(t, t.Context(), "consul+tcp://logs", func(o *Options) {
+		o.Consul, o.Refresh = Consul{Address: address}, 0
+	})
+	<-one.came
+	a.set(http.StatusInternalServerError)
+	for asked, before := 0, a.asked(); asked <= before; runtime.Gosched() {
+		asked = a.asked()
+	}
+	a.mu.Lock()
+	a.index, a.status, a.list = 1, http.StatusOK, []string{two.address}
+	a.mu.Unlock()
+	<-two.came
+	ship(t, s, numbered(0, 1))
+	two.await(t, 1)
+	s.Finish()
+	if err := wait(); err != nil {
+		t.Fatal(err)
 	}
 }
 
