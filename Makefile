@@ -15,7 +15,10 @@ RACE     ?= $(if $(shell command -v $(shell $(GO) env CC)),-race)
 VCS      := $(shell git status >/dev/null 2>&1 && echo auto || echo false)
 export GOFLAGS := $(GOFLAGS) -buildvcs=$(VCS)
 
-.PHONY: build test lint fmt cover fuzz chaos bench update check install units clean
+# What make consul builds is found by scripts.
+export PATH := $(CURDIR)/.bin:$(PATH)
+
+.PHONY: build test lint fmt cover fuzz chaos bench update consul check install units clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -tags urfave_cli_no_docs -o bin/pm ./cmd/pm
@@ -63,6 +66,11 @@ update:
 	@set -e; for package in $$(grep -rl --include='*_test.go' 'flag.Bool("update"' . | xargs -n 1 dirname | sort -u); do \
 		$(GO) test -parallel 16 $$package -update; \
 	done
+
+# A real Consul for scripts, which Debian does not have: minutes at first, and nothing
+# when it is there.
+consul:
+	CGO_ENABLED=0 $(GO) build -C tools/consul -trimpath -ldflags '-s -w' -o $(CURDIR)/.bin/consul github.com/hashicorp/consul
 
 check: lint test build
 

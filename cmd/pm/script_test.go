@@ -4,7 +4,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
@@ -189,6 +188,7 @@ func commandDir() string {
 // CI, a script that would be left out for want of it fails instead.
 var needs = map[string]func() bool{
 	"aiosmtpd": func() bool { return smtpPython() != "" },
+	"consul":   func() bool { return installed("consul") },
 	"nginx":    func() bool { return installed("nginx") },
 	"promtool": func() bool { return installed("promtool") },
 	"rsyslogd": func() bool { return installed("rsyslogd") },
@@ -209,9 +209,6 @@ func condition(name string) (bool, error) {
 		return have(), nil
 	}
 	switch name {
-	case "consul": // takes minutes to build, so even CI may be without
-		_, err := exec.LookPath("consul")
-		return err == nil, nil
 	case "manager": // CI may lack the rights
 		return installed("systemd-analyze") && os.Geteuid() == 0 && managesUnits(), nil
 	case "freezer": // a machine with cgroups of version 2 alone has none
