@@ -541,6 +541,7 @@ func (k *Keeper) Terminate(id string, step int, sig syscall.Signal, exclude []st
 			k.wakeUp(t)
 		}
 	}
+	k.commit() // or a keeper that takes over would ask once more
 	wake(k.passes)
 }
 
