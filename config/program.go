@@ -3,6 +3,7 @@ package config
 import (
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 )
 
@@ -96,11 +97,16 @@ type Program struct {
 
 // NewProgram returns a program with the defaults of every key.
 func NewProgram(name string) *Program {
-	p := &Program{}
-	setDefaults(programFields, p)
-	p.Name = name
-	return p
+	p := defaults()
+	p.Name, p.ExitCodes = name, slices.Clone(p.ExitCodes)
+	return &p
 }
+
+// defaults are made once, since there may be thousands of programs.
+var defaults = sync.OnceValue(func() (p Program) {
+	setDefaults(programFields, &p)
+	return p
+})
 
 // InstanceName returns the name of a program's instance with the given index.
 func InstanceName(p *Program, index int) string { return instanceName(p, index) }
