@@ -324,7 +324,9 @@ func (d *daemon) takeOver(e *env, b *beginning) error {
 	events := b.state.events
 	d.events.restore(events, b.state.logged)
 	d.state.begin(events, past.Closing)
-	d.state.setConfig(savedConfig{File: b.file, Scaled: b.scaled})
+	if b.saved == nil || b.newer {
+		d.state.setConfig(savedConfig{File: b.file, Scaled: b.scaled})
+	}
 	warnings, err := d.link.Open(b.dir, filepath.Join(run, "keeper"))
 	if err != nil {
 		return err

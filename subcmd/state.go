@@ -39,6 +39,7 @@ type state struct {
 	events    []socket.Event // that an earlier worker has left
 	logged    uint64         // the latest event that is in the log; 0: nobody has noted that
 	rebooted  bool           // since it was written
+	broken    bool           // it had records that cannot be read
 	closing   bool           // the end of the daemon has begun
 	failed    bool           // the last write failed, and that was told
 	quiet     bool           // the next commit may take its time
@@ -77,7 +78,7 @@ func openState(dir string) (s *state, warning, err error) {
 	j, records, err := journal.Open(filepath.Join(dir, "state"), stateMagic)
 	var damage *journal.Damage
 	if errors.As(err, &damage) {
-		warning, err = damage, nil
+		warning, err, s.broken = damage, nil, true
 	}
 	if err != nil {
 		return nil, nil, err
@@ -85,6 +86,7 @@ func openState(dir string) (s *state, warning, err error) {
 	s.journal = j
 	for n, record := range records {
 		if err := s.load(record); err != nil {
+			s.broken = true
 			return s, errors.Join(warning, fmt.Errorf("record %d of the saved state cannot be read, and is left out with what follows: %w", n+1, err)), nil
 		}
 	}
@@ -329,12 +331,14 @@ func (s *state) rewrite(recent []socket.Event) error {
 }
 
 // begin makes the state this boot's, and that of a daemon that is about to end or
-// not.
+// not. Where it is that already nothing is written, which may take long on a busy
+// disk: clients wait for a worker that takes another's place.
 func (s *state) begin(recent []socket.Event, closing bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.events, s.rebooted, s.closing = nil, false, closing
-	if s.rewrite(recent) == nil {
+	same := len(s.instances) > 0 && !s.rebooted && !s.broken && s.closing == closing
+	s.events, s.rebooted, s.broken, s.closing = nil, false, false, closing
+	if same || s.rewrite(recent) == nil {
 		return
 	}
 	// What is there goes on, as on a full disk, and the next commit tells of that.
