@@ -14,6 +14,10 @@ import (
 	"pm.example/proc"
 )
 
+// wireVersion stands in front of the hello. A change of the frames makes a new
+// number: halves that would take each other's frames for something else part at once.
+const wireVersion = 1
+
 // A frame is its length in four bytes, its kind and what belongs to it.
 type kind int
 
@@ -34,7 +38,7 @@ const (
 	kindUpgrade                   // the keeper shall become the program of this path
 
 	// What a keeper says.
-	kindHello    // state directory, names of what is held; with their descriptors
+	kindHello    // version, state directory, names of what is held; with their descriptors
 	kindEvent    // an event; with the pipes of a Spawned one
 	kindRefused  // records could not be opened; why
 	kindWarning  // something to be logged

@@ -84,6 +84,10 @@ func Attach(file *os.File) (*Link, error) {
 		w.close()
 		return nil, fmt.Errorf("the keeper does not say hello, but something of kind %d", k)
 	}
+	if v := d.Int(); v != wireVersion {
+		w.close()
+		return nil, fmt.Errorf("the keeper speaks version %d, and this pm version %d: end the daemon with pm shutdown --keep-programs, and start it with this pm", v, wireVersion)
+	}
 	l.hello = Hello{
 		StateDir: d.String(), Previous: d.String(), Orphaned: d.Bool(), Upgraded: d.Bool(), Refused: d.String(),
 		Held: map[string]*os.File{},

@@ -65,6 +65,25 @@ func TestOpenReturnsWhateverFollowsTheReplay(t *testing.T) {
 	}
 }
 
+// A keeper of a pm whose frames mean something else is not worked with.
+func TestOtherVersionIsRefused(t *testing.T) {
+	own, other, err := pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := newWire(own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.close)
+	if err := w.send(frame(kindHello, func(e *codec.Encoder) { e.Int(wireVersion + 1) })); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Attach(other); err == nil || !strings.Contains(err.Error(), "speaks version") {
+		t.Errorf("error %v", err)
+	}
+}
+
 // A keeper that dies is told, whatever the worker waits for.
 func TestKeeperGone(t *testing.T) {
 	l, w := attach(t)

@@ -101,7 +101,7 @@ func Run(ctx context.Context, o Options) (Outcome, error) {
 				k.Orphaned, k.Upgraded = false, true
 				return Outcome{Upgrade: k.trial, Inheritance: k.Inheritance}, nil
 			}
-			k.refused = fmt.Sprintf("%s did not take over: %s", k.trial, describe(ended, err))
+			k.refused = fmt.Sprintf("%s did not take over: %s; why, it may have said on the daemon's standard error", k.trial, describe(ended, err))
 			k.trial = ""
 			continue
 		case k.outcome != nil && k.outcome.Upgrade != "":
@@ -257,6 +257,7 @@ func (s *session) serve(ctx context.Context, worker *proc.Attendant) proc.Status
 func (s *session) sayHello() {
 	names := slices.Sorted(maps.Keys(s.Held))
 	hello := frame(kindHello, func(e *codec.Encoder) {
+		e.Int(wireVersion)
 		e.String(s.StateDir)
 		e.String(s.previous)
 		e.Bool(s.Orphaned)
