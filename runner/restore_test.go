@@ -2,6 +2,7 @@ package runner
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -364,5 +365,36 @@ func TestSuccessorAtEveryTurn(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// recordOfAnEarlierRelease is a record of the first version, with every field.
+const recordOfAnEarlierRelease = "02057765623a310853544f5050494e478aa8a69ccebfce972fb1c591f6d684a2d4020f73746f707065642062792068616e640101010101" +
+	"097765623a312e782d31097765623a312e782d320c5441534b5f4b494c4c494e47528ad0fcd5d5bfce972fb99cbbbccf84a2d402040608" +
+	"0a01011201018af8d28fddbfce972fb9f4e482c884a2d40280f085da2c01028aa0a9c9e4bfce972fb9cc8ec9c084a2d4028ac8ff82ecbfce972fa1a4b88fb984a2d4028af0d5bcf3bfce972fa1fce1d5b184a2d402"
+
+// What an earlier release has written of an instance is read as it was meant: this
+// fails when the fields change and the version does not.
+func TestRecordOfAnEarlierRelease(t *testing.T) {
+	record, err := hex.DecodeString(recordOfAnEarlierRelease)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(n int64) time.Time { return time.Unix(1_700_000_000+n, 5) }
+	want := &instance{
+		name: "web:1", status: task.StatusStopping, since: at(1), detail: "stopped by hand",
+		desired: true, again: true, removing: true, dead: true, ended: true,
+		taskID: "web:1.x-1", planned: "web:1.x-2", taskState: task.Killing, pid: 41, started: at(2),
+		step: 2, failures: 3, crowded: 4, restarts: 5,
+		exit: &Exit{
+			Status: proc.Status{Code: -1, Signal: syscall.SIGKILL, Core: true, Unknown: true},
+			At:     at(3), Lifetime: 6 * time.Second, Expected: true,
+		},
+		recent: []time.Time{at(4), at(5)},
+	}
+	got := &instance{}
+	due, err := got.load(record, true)
+	if err != nil || !due.Equal(at(6)) || !reflect.DeepEqual(got, want) {
+		t.Errorf("due %s, %v: got %+v, want %+v", due, err, got, want)
 	}
 }
