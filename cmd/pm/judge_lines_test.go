@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -79,13 +81,21 @@ func (j *judge) mayMiss(i *socket.Instance) bool {
 // sinceFloor returns the kept lines without those printed before the floor. Where
 // the rest of one of these was lost, a later one may stand behind its beginning.
 func sinceFloor(kept, printed []string, floor int) (list []string) {
+	if floor == 0 {
+		return kept
+	}
+	place := make(map[string]int, len(printed)) // no line is printed twice
+	for n, line := range printed {
+		place[line] = n
+	}
 	for _, line := range kept {
-		if floor > 0 && !slices.Contains(printed, line) {
-			if n := slices.IndexFunc(printed, func(p string) bool { return strings.HasSuffix(line, p) }); n >= 0 {
+		n, ok := place[line]
+		if !ok {
+			if n = slices.IndexFunc(printed, func(p string) bool { return strings.HasSuffix(line, p) }); n >= 0 {
 				line = printed[n]
 			}
 		}
-		if !slices.Contains(printed[:floor], line) {
+		if n < 0 || n >= floor {
 			list = append(list, line)
 		}
 	}
@@ -117,7 +127,43 @@ func (j *judge) kept(n int) map[string][]string {
 	if err != nil {
 		j.t.Errorf("round %d: pm logs: %v", j.round, err)
 	}
+	for name, prefix := range written {
+		if _, present := kept[name]; present {
+			lines := j.inFiles(name, prefix)
+			if n >= 0 {
+				lines = lines[max(0, len(lines)-n):]
+			}
+			kept[name] = lines
+		}
+	}
 	return kept
+}
+
+// written are the programs whose lines pm writes into files, of which these are
+// read in place of pm logs, with what stands before each line.
+var written = map[string]string{"rotated": "", "prefixed": "prefixed/stdout: "}
+
+// inFiles returns the lines in the files of a program, without their prefix.
+func (j *judge) inFiles(program, prefix string) (lines []string) {
+	name := filepath.Join(j.dir, program+".log")
+	var text strings.Builder
+	for n := 9; n >= 0; n-- {
+		path := fmt.Sprintf("%s.%d", name, n)
+		if n == 0 {
+			path = name
+		}
+		data, _ := os.ReadFile(path) // one that is just being renamed is there at the next look
+		text.Write(data)
+	}
+	for line := range strings.Lines(text.String()) {
+		line, whole := strings.CutSuffix(line, "\n")
+		line, right := strings.CutPrefix(line, prefix)
+		if !whole || !right {
+			line += " (torn)"
+		}
+		lines = append(lines, line)
+	}
+	return lines
 }
 
 // printout is what the witnesses of an instance have printed.
