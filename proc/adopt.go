@@ -69,13 +69,36 @@ func (k *Keeper) survivors() map[uint64][]int {
 }
 
 // findLeader looks among the processes of a task, of which only the tag was
-// written down, for the one that was started first.
+// written down, for the one that was started first. One that gave up before it
+// became the program, since the keeper was gone, is none.
 func (t *known) findLeader(members []int) {
 	first := ^uint64(0)
 	for _, pid := range members {
 		if st, err := readStat(pid); err == nil && st.start < first {
 			first, t.pid = st.start, pid
 			t.started = time.Now()
+		}
+	}
+	if t.pid != 0 && gaveUp(t.pid) {
+		t.pid = 0
+	}
+}
+
+// launchPatience is how long a child may take from its tag to its execve(2).
+const launchPatience = time.Second
+
+// gaveUp reports whether a process has ended that never executed a program, or is
+// gone. What is just about to do the one or the other is waited for.
+func gaveUp(pid int) bool {
+	for begun := time.Now(); ; time.Sleep(time.Millisecond) {
+		st, err := readStat(pid)
+		switch {
+		case err != nil:
+			return true
+		case st.forked && (st.state == 'Z' || st.state == 'X'):
+			return true
+		case !st.forked || time.Since(begun) > launchPatience:
+			return false
 		}
 	}
 }

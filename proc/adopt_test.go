@@ -351,6 +351,31 @@ func TestPipesOfALaunchCutShort(t *testing.T) {
 	second.want("exited a -1 9 false")
 }
 
+// A child that ends before it has become its program, since the keeper has died, was
+// never started: its exit code is not the program's.
+func TestLaunchThatGaveUp(t *testing.T) {
+	// The shell forks one that executes nothing, and becomes one that does not wait for it.
+	cmd := exec.Command("sh", "-c", "(exit 127) & echo $!; exec sleep 60")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = cmd.Process.Kill(), cmd.Wait() }()
+	var child int
+	if _, err := fmt.Fscan(out, &child); err != nil {
+		t.Fatal(err)
+	}
+	for pid, want := range map[int]int{child: 0, cmd.Process.Pid: cmd.Process.Pid} {
+		task := &known{}
+		if task.findLeader([]int{pid}); task.pid != want {
+			t.Errorf("process %d is taken for leader %d, want %d", pid, task.pid, want)
+		}
+	}
+}
+
 // leaveOut rewrites the records without those of a kind.
 func leaveOut(t *testing.T, path string, kind recordKind) {
 	t.Helper()

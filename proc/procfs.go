@@ -19,6 +19,7 @@ type stat struct {
 	comm    string // at most 15 bytes; a process can change it
 	state   byte   // R, S, D, T, t, Z, X …
 	parent  int
+	forked  bool // and has not executed a program since
 	threads int
 	start   uint64 // clock ticks after boot: with the pid, an identity
 }
@@ -83,6 +84,9 @@ func readStat(pid int) (stat, error) {
 	return parseStat(buf[:n])
 }
 
+// forkNoExec is PF_FORKNOEXEC of the kernel.
+const forkNoExec = 0x40
+
 // parseStat reads the text of /proc/PID/stat. The name may hold anything, also
 // spaces and parentheses, so it ends at the last one.
 func parseStat(data []byte) (stat, error) {
@@ -100,6 +104,10 @@ func parseStat(data []byte) (stat, error) {
 			st.state, good = field[0], len(field) == 1
 		case 1:
 			st.parent, good = digits(field)
+		case 6:
+			var flags int
+			flags, good = digits(field)
+			st.forked = flags&forkNoExec != 0
 		case 17:
 			st.threads, good = digits(field)
 		case 19:
