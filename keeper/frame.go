@@ -137,6 +137,11 @@ func (w *wire) next() ([]byte, bool, error) {
 	return frame, true, nil
 }
 
+// more reports whether the next frame was read already.
+func (w *wire) more() bool {
+	return len(w.in) >= 4 && len(w.in)-4 >= int(binary.LittleEndian.Uint32(w.in))
+}
+
 const readSize = 64 << 10
 
 // errTooManyFiles is the end of a connection of which descriptors were lost.

@@ -240,6 +240,7 @@ func (l *Link) flush(frames []byte) {
 // receive takes what the keeper says until it is gone.
 func (l *Link) receive() {
 	defer close(l.gone)
+	news := false
 	for {
 		k, d, err := l.wire.receive()
 		if err != nil {
@@ -248,7 +249,8 @@ func (l *Link) receive() {
 		}
 		switch k {
 		case kindEvent:
-			l.event(l.wire.decodeEvent(d))
+			l.add(l.wire.decodeEvent(d))
+			news = true
 		case kindAsked:
 			select {
 			case l.signals <- syscall.Signal(d.Int()):
@@ -266,6 +268,10 @@ func (l *Link) receive() {
 			l.warnings = append(l.warnings, d.String())
 			l.mu.Unlock()
 		}
+		if news && !l.wire.more() { // events that came together are taken together
+			wake(l.ready)
+			news = false
+		}
 	}
 }
 
@@ -280,11 +286,15 @@ func (l *Link) broken(err error) {
 }
 
 func (l *Link) event(e proc.Event) {
+	l.add(e)
+	wake(l.ready)
+}
+
+func (l *Link) add(e proc.Event) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.events = append(l.events, e)
 	l.attend(e)
-	l.mu.Unlock()
-	wake(l.ready)
 }
 
 // attend keeps hold of the main process of a task as long as that lives: should
