@@ -151,6 +151,7 @@ func (k *Keeper) review(t *tree) {
 // of the swarm. Before earliest it waits for those that take their time, too.
 func (k *Keeper) lull(ctx context.Context, earliest time.Time) {
 	for begin := time.Now(); ; {
+		k.Commit() // or a keeper that takes over would ask once more
 		before, many := k.dying()
 		late := time.Since(begin) > swarm
 		wait := stillness
@@ -541,7 +542,6 @@ func (k *Keeper) Terminate(id string, step int, sig syscall.Signal, exclude []st
 			k.wakeUp(t)
 		}
 	}
-	k.commit() // or a keeper that takes over would ask once more
 	wake(k.passes)
 }
 
