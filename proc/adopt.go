@@ -123,9 +123,20 @@ func (k *Keeper) resume(t *known, members []int) {
 		t.urgent = true
 	}
 	if t.dead && t.left == 0 {
-		t.left = len(members)
+		t.left = living(members)
 	}
 	k.review(&t.tree)
+}
+
+// living counts the processes that are no zombies: so a leader is until its new
+// parent has waited for it.
+func living(pids []int) (n int) {
+	for _, pid := range pids {
+		if !isZombie(pid) {
+			n++
+		}
+	}
+	return n
 }
 
 // isLeader reports whether the leader of t is a child of this process. Nobody

@@ -374,6 +374,9 @@ func TestLaunchThatGaveUp(t *testing.T) {
 			t.Errorf("process %d is taken for leader %d, want %d", pid, task.pid, want)
 		}
 	}
+	if n := living([]int{child, cmd.Process.Pid}); n != 1 {
+		t.Errorf("of a zombie and a process %d live", n)
+	}
 }
 
 // leaveOut rewrites the records without those of a kind.
