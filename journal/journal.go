@@ -351,6 +351,10 @@ func (j *Journal) Commit() error {
 	return nil
 }
 
+// Counts tells how many bytes of a journal that was opened are not outdated, about:
+// until it was written anew all are taken for such.
+func (j *Journal) Counts(bytes int) { j.base = int64(bytes) }
+
 // Full reports whether the journal holds so many outdated records that it
 // should be written anew in a quiet moment: that waits for the disk.
 func (j *Journal) Full() bool { return j.size > minRewrite && j.size > 4*j.base }

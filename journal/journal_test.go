@@ -155,6 +155,14 @@ func TestRewriteForgetsTheOld(t *testing.T) {
 	if !j.Full() {
 		t.Fatal("not full")
 	}
+	_ = j.Close()
+	j, _ = open(t, path)
+	if j.Full() {
+		t.Fatal("full, and nobody has said that records are outdated")
+	}
+	if j.Counts(1000); !j.Full() {
+		t.Fatal("not full of outdated records")
+	}
 	if err := j.Rewrite([][]byte{[]byte("all")}); err != nil {
 		t.Fatal(err)
 	}

@@ -336,7 +336,8 @@ func (s *state) rewrite(recent []socket.Event) error {
 func (s *state) begin(recent []socket.Event, closing bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	same := len(s.instances) > 0 && !s.rebooted && !s.broken && s.closing == closing
+	s.journal.Counts(s.counts())
+	same := len(s.instances) > 0 && !s.rebooted && !s.broken && s.closing == closing && !s.journal.Full()
 	s.events, s.rebooted, s.broken, s.closing = nil, false, false, closing
 	if same || s.rewrite(recent) == nil {
 		return
@@ -346,6 +347,17 @@ func (s *state) begin(recent []socket.Event, closing bool) {
 	if closing {
 		s.journal.Add(closingRecord())
 	}
+}
+
+// counts returns how many bytes the state would be if it were written anew, about.
+// The caller holds s.mu.
+func (s *state) counts() int {
+	const key, event = 32, 256
+	size := len(s.config) + event*min(len(s.events), keptEvents)
+	for _, record := range s.instances {
+		size += key + len(record)
+	}
+	return size
 }
 
 // syncEvery is how long a crash of the machine may reach back.
