@@ -34,6 +34,9 @@ type Keeper struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 
+	inherited []Identity // children of an earlier program in this process
+	limit     uint64     // the limit that this process itself runs under
+
 	cgroups   *cgroups      // safe by itself
 	launching sync.RWMutex  // held for reading while a process is started
 	reaps     atomic.Uint64 // grows when a child leaves the list of children
@@ -243,6 +246,7 @@ func newKeeper(log *slog.Logger, waits int, heir bool) (*Keeper, error) {
 		unclaimed: map[int]death{},
 		attended:  map[int]chan Status{},
 	}
+	k.inherit()
 	span, ok := newTagSpan()
 	if !ok {
 		log.Warn("no tags are left at this depth of nesting: processes that hide from their parent may be missed")

@@ -222,6 +222,7 @@ func runExec(ctx context.Context, e *env, o execOptions, program *config.Program
 	timedOut := f.wait(ctx, work, signals, o.timeout)
 	stop()
 	<-done
+	f.keeper.EndRunaways() // one of them may hold a pipe
 	f.keeper.reclaim()
 	if f.outputs != nil {
 		f.outputs.finish(program)

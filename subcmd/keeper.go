@@ -69,6 +69,7 @@ func runKeeper(ctx context.Context, e *env) error {
 		return err
 	}
 	if !outcome.Keep {
+		programs.EndRunaways()
 		programs.Close()
 	}
 	if outcome.Code != 0 {

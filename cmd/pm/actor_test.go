@@ -48,6 +48,7 @@ import (
 //	escape=ACT,ACT…    … in a session of its own, with an empty environment and without its parent
 //	flee               goes on as ever new processes that look like the last one's orphan
 //	clearenv           goes on without any environment
+//	untag              lowers the limit by which pm knows its processes
 //
 //	listen=ADDR        serves HTTP at a host:port or a socket's path, answering "here"
 //
@@ -100,6 +101,7 @@ func acts() map[string]func(value string, rest []string) error {
 		"escape":   actEscape,
 		"flee":     actFlee,
 		"clearenv": actClearenv,
+		"untag":    actUntag,
 		"listen":   actListen,
 
 		"witness":  actWitness,
@@ -292,6 +294,11 @@ func actClearenv(_ string, rest []string) error {
 		return err
 	}
 	return syscall.Exec(exe, append([]string{"actor"}, rest...), []string{raceOptions})
+}
+
+func actUntag(string, []string) error {
+	low := unix.Rlimit{Cur: 1000, Max: 1000}
+	return unix.Prlimit(0, unix.RLIMIT_RTTIME, &low, nil)
 }
 
 func actListen(addr string, _ []string) error {

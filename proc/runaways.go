@@ -1,0 +1,101 @@
+package proc
+
+import (
+	"context"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// A process that no cgroup holds can get rid of its tag: it sets the limit still
+// lower. When its parent is gone it comes to pm all the same, but nobody can tell
+// then of which task it was. At the end, when no task is to run any more, that does
+// not matter: it is a runaway, and has to go.
+
+// EndRunaways kills the processes that have come to pm from its tasks, whatever
+// their tags, with all their descendants. It is for the time when all tasks are
+// over. It returns when a look finds nobody; until then it goes on, and logs now
+// and then who withstands.
+//
+// Children that pm had when it became a keeper are spared: those of a shell that
+// became pm, or of a program that pm was before an upgrade. Their orphans come to
+// pm as well. Where there are such children only those are therefore ended that
+// have a lower limit than pm itself, as had everybody of a task.
+func (k *Keeper) EndRunaways() {
+	if self, _ := os.Readlink("/proc/self"); self != strconv.Itoa(os.Getpid()) {
+		return // this is the /proc of another pid namespace
+	}
+	speak := time.Now().Add(speakUp)
+	for pause := retryMin; ; pause = min(2*pause, retryMax) {
+		h, proved := k.runaways()
+		if proved {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), speakUp)
+		h.killAll(ctx)
+		cancel()
+		left := h.living()
+		h.close()
+		if len(left) == 0 {
+			continue // perhaps they had children, who have come to pm now
+		}
+		if time.Now().After(speak) {
+			speak = time.Now().Add(5 * speakUp)
+			k.log.Warn("processes that were left behind withstand SIGKILL; pm goes on until they are gone", "processes", names(left))
+		}
+		time.Sleep(pause)
+	}
+}
+
+func names(list []*quarry) (names []string) {
+	for _, q := range list {
+		names = append(names, q.String())
+	}
+	return names
+}
+
+// runaways looks for runaways once, and starts a hunt for them. It reports whether
+// it is proved that there are none: the kernel's list may skip some if others leave
+// it meanwhile.
+func (k *Keeper) runaways() (h *hunt, proved bool) {
+	k.launching.Lock() // or a leader would be seen that is not written down yet
+	defer k.launching.Unlock()
+	h = &hunt{known: map[int]*quarry{}}
+	before := k.reaps.Load()
+	own, err := threadChildren(k.main, os.Getpid())
+	if err != nil {
+		return h, !passing(err) // a kernel without such lists
+	}
+	for _, pid := range own {
+		h.add(pid, 0, func(st stat) bool { return k.runaway(pid, st) })
+	}
+	return h, len(h.order) == 0 && k.reaps.Load() == before
+}
+
+// runaway reports whether a process, of which st tells, is a runaway that lives.
+func (k *Keeper) runaway(pid int, st stat) bool {
+	k.mu.Lock()
+	_, leader := k.leaders[pid]
+	attendant := k.attended[pid] != nil
+	k.mu.Unlock()
+	switch {
+	case leader || attendant || st.parent != os.Getpid() || st.state == 'Z' || st.state == 'X':
+		return false
+	case len(k.inherited) == 0:
+		return true
+	}
+	limit, err := readTag(pid)
+	return err == nil && limit < k.limit && !slices.Contains(k.inherited, Identity{PID: pid, Start: st.start})
+}
+
+// inherit notes the children that pm has before it starts any, and its own limit.
+func (k *Keeper) inherit() {
+	own, _ := threadChildren(k.main, os.Getpid()) // those of an execve(2) are all of this thread
+	for _, pid := range own {
+		if id, err := Identify(pid); err == nil {
+			k.inherited = append(k.inherited, id)
+		}
+	}
+	k.limit, _ = readTag(os.Getpid())
+}
