@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -605,10 +606,14 @@ var signalCodec = codec[string]{
 	show: showText,
 }
 
-// signals are Linux's by number; 32 and up have no names.
+// signals are Linux's by number. 32 and 33 belong to C libraries and have no names; of
+// the others above them half is named from each end, as by kill -l of a shell.
 var signals = []string{
 	"", "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
 	"STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+	"", "", "RTMIN", "RTMIN+1", "RTMIN+2", "RTMIN+3", "RTMIN+4", "RTMIN+5", "RTMIN+6", "RTMIN+7", "RTMIN+8", "RTMIN+9",
+	"RTMIN+10", "RTMIN+11", "RTMIN+12", "RTMIN+13", "RTMIN+14", "RTMIN+15", "RTMAX-14", "RTMAX-13", "RTMAX-12", "RTMAX-11",
+	"RTMAX-10", "RTMAX-9", "RTMAX-8", "RTMAX-7", "RTMAX-6", "RTMAX-5", "RTMAX-4", "RTMAX-3", "RTMAX-2", "RTMAX-1", "RTMAX",
 }
 
 // signalName returns the one name of a signal given by name, with or without
@@ -618,10 +623,7 @@ func signalName(text string) (string, bool) {
 		if number < 1 || number > 64 {
 			return "", false
 		}
-		if number >= len(signals) {
-			return strconv.Itoa(number), true
-		}
-		return signals[number], true
+		return cmp.Or(signals[number], strconv.Itoa(number)), true
 	}
 	name := strings.TrimPrefix(strings.ToUpper(text), "SIG")
 	switch name {
@@ -632,13 +634,32 @@ func signalName(text string) (string, bool) {
 	case "CLD":
 		name = "CHLD"
 	}
+	if number := realTime(name); number != 0 {
+		name = signals[number]
+	}
 	return name, name != "" && slices.Contains(signals, name)
+}
+
+// realTime reads RTMIN+n and RTMAX-n, which may lead beyond the middle; it returns 0
+// for all else.
+func realTime(name string) int {
+	const first, last = 34, 64
+	text, up := strings.CutPrefix(name, "RTMIN+")
+	text, down := strings.CutPrefix(text, "RTMAX-")
+	n, err := strconv.ParseUint(text, 10, 8)
+	switch {
+	case up == down || err != nil || n > last-first:
+		return 0
+	case up:
+		return first + int(n)
+	}
+	return last - int(n)
 }
 
 func didYouMeanSignal(text string) string {
 	name := strings.ToUpper(strings.TrimPrefix(strings.ToUpper(text), "SIG"))
 	for _, known := range signals[1:] {
-		if distance(name, known) == 1 {
+		if known != "" && distance(name, known) == 1 {
 			return fmt.Sprintf("did you mean %q?", known)
 		}
 	}

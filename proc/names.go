@@ -34,9 +34,26 @@ func limitName(number int) string {
 	return strconv.Itoa(number)
 }
 
+// The real-time signals that a C library leaves to programs. It keeps 32 and 33,
+// the first of the kernel's, for itself.
+const (
+	realTimeMin = syscall.Signal(34)
+	realTimeMax = syscall.Signal(64)
+)
+
 // SignalName returns the name of a signal without SIG, or its number if it has
-// none.
+// none. Real-time signals are called as by kill -l of a shell: from the nearer end.
 func SignalName(sig syscall.Signal) string {
+	switch {
+	case sig == realTimeMin:
+		return "RTMIN"
+	case sig == realTimeMax:
+		return "RTMAX"
+	case sig > realTimeMin && sig <= realTimeMin+15:
+		return fmt.Sprintf("RTMIN+%d", sig-realTimeMin)
+	case sig > realTimeMin && sig < realTimeMax:
+		return fmt.Sprintf("RTMAX-%d", realTimeMax-sig)
+	}
 	if name := unix.SignalName(sig); name != "" {
 		return strings.TrimPrefix(name, "SIG")
 	}
@@ -44,7 +61,8 @@ func SignalName(sig syscall.Signal) string {
 }
 
 // ParseSignal reads a signal: a name in any case with or without SIG, or a
-// number from 1 to 64.
+// number from 1 to 64. RTMIN+n and RTMAX-n count as in the C library, where RTMIN
+// is 34.
 func ParseSignal(text string) (syscall.Signal, error) {
 	if n, err := strconv.Atoi(text); err == nil {
 		if n < 1 || n > 64 {
@@ -52,9 +70,32 @@ func ParseSignal(text string) (syscall.Signal, error) {
 		}
 		return syscall.Signal(n), nil
 	}
-	name := "SIG" + strings.TrimPrefix(strings.ToUpper(text), "SIG")
-	if sig := unix.SignalNum(name); sig != 0 {
+	name := strings.TrimPrefix(strings.ToUpper(text), "SIG")
+	if sig := unix.SignalNum("SIG" + name); sig != 0 {
 		return sig, nil
 	}
-	return 0, fmt.Errorf("no such signal %q (accepted: a name such as TERM, HUP or USR1, or 1 to 64)", text)
+	if sig := realTimeSignal(name); sig != 0 {
+		return sig, nil
+	}
+	return 0, fmt.Errorf("no such signal %q (accepted: a name such as TERM, HUP, USR1 or RTMIN+3, or 1 to 64)", text)
+}
+
+// realTimeSignal reads RTMIN, RTMIN+n, RTMAX-n and RTMAX; it returns 0 for all else.
+func realTimeSignal(name string) syscall.Signal {
+	switch name {
+	case "RTMIN":
+		return realTimeMin
+	case "RTMAX":
+		return realTimeMax
+	}
+	text, up := strings.CutPrefix(name, "RTMIN+")
+	text, down := strings.CutPrefix(text, "RTMAX-")
+	n, err := strconv.ParseUint(text, 10, 8)
+	switch {
+	case up == down || err != nil || n > uint64(realTimeMax-realTimeMin):
+		return 0
+	case up:
+		return realTimeMin + syscall.Signal(n)
+	}
+	return realTimeMax - syscall.Signal(n)
 }

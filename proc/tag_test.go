@@ -72,12 +72,15 @@ func FuzzParseStat(f *testing.F) {
 }
 
 func TestParseSignal(t *testing.T) {
-	for text, want := range map[string]string{"TERM": "TERM", "sigusr1": "USR1", "9": "KILL", "64": "64"} {
+	for text, want := range map[string]string{
+		"TERM": "TERM", "sigusr1": "USR1", "9": "KILL", "33": "33", "34": "RTMIN", "37": "RTMIN+3",
+		"SIGRTMIN+3": "RTMIN+3", "rtmax-27": "RTMIN+3", "RTMIN+16": "RTMAX-14", "RTMAX": "RTMAX", "RTMIN+30": "RTMAX",
+	} {
 		if sig, err := ParseSignal(text); err != nil || SignalName(sig) != want {
 			t.Errorf("ParseSignal(%q) = %v, %v, want %s", text, sig, err, want)
 		}
 	}
-	for _, text := range []string{"", "0", "65", "-1", "SIG", "NOSUCH"} {
+	for _, text := range []string{"", "0", "65", "-1", "SIG", "NOSUCH", "RTMIN-1", "RTMIN+", "RTMIN+31", "RTMAX-31", "RTMIN++1", "RTMIN+RTMAX-1"} {
 		if sig, err := ParseSignal(text); err == nil {
 			t.Errorf("ParseSignal(%q) = %v, want an error", text, sig)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -101,9 +102,9 @@ func flagValues() map[string][]string {
 
 // signalNames lists the signals that have a name.
 func signalNames() (list []string) {
-	for n := 1; n <= 31; n++ {
+	for n := 1; n <= 64; n++ {
 		name := proc.SignalName(syscall.Signal(n))
-		if strings.Trim(name, "0123456789") != "" {
+		if _, err := strconv.Atoi(name); err != nil {
 			list = append(list, name)
 		}
 	}

@@ -18,6 +18,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"pm.example/proc"
 )
 
 // actor is a program whose arguments are its behaviour, done one after the
@@ -160,9 +162,9 @@ func dieOf(sig syscall.Signal) error {
 }
 
 func signalNumber(name string) syscall.Signal {
-	sig := unix.SignalNum("SIG" + name)
-	if sig == 0 {
-		fail(fmt.Errorf("unknown signal %q", name))
+	sig, err := proc.ParseSignal(name)
+	if err != nil {
+		fail(err)
 	}
 	return sig
 }

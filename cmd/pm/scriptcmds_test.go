@@ -23,7 +23,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"golang.org/x/sys/unix"
+	"pm.example/proc"
 )
 
 // commands are the words that scripts have beside those of testscript. Where
@@ -323,9 +323,9 @@ func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func signalWord(ts *testscript.TestScript, name string) syscall.Signal {
-	sig := unix.SignalNum("SIG" + name)
-	if sig == 0 {
-		ts.Fatalf("unknown signal %q", name)
+	sig, err := proc.ParseSignal(name)
+	if err != nil {
+		ts.Fatalf("%v", err)
 	}
 	return sig
 }
