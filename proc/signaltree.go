@@ -23,7 +23,8 @@ type TreeSignal struct {
 	// what is left is killed.
 	Grace time.Duration
 	Kill  bool
-	// Timeout bounds the whole; 0: none.
+	// Timeout bounds the whole; 0: none. Without Kill it is also how long to wait
+	// for the trees to end; who was spared is not waited for.
 	Timeout time.Duration
 	// DryRun only looks.
 	DryRun bool
@@ -55,8 +56,8 @@ type Member struct {
 // TreeReport is what SignalTree did, parents before their children.
 type TreeReport struct {
 	Members []Member
-	// Left counts the processes that live although they were to be killed, or
-	// that could not be signalled.
+	// Left counts the processes that live although they were to be killed or were
+	// waited for, or that could not be signalled.
 	Left int
 	// Missing are roots that do not exist.
 	Missing []int
@@ -83,9 +84,13 @@ func SignalTree(ctx context.Context, roots []int, o TreeSignal) (TreeReport, err
 	defer h.close()
 	missing := h.addRoots(roots)
 	h.signalAll()
-	if o.Kill && !o.DryRun {
+	switch {
+	case o.DryRun:
+	case o.Kill:
 		h.await(ctx, o.Grace)
 		h.killAll(ctx)
+	case o.Timeout > 0:
+		h.outlast(ctx)
 	}
 	return h.report(missing), nil
 }
@@ -381,7 +386,25 @@ func (h *hunt) await(ctx context.Context, grace time.Duration) {
 		deadline = d
 	}
 	for _, q := range h.living() {
-		if !q.awaitEnd(ctx, deadline) {
+		if h.unwanted(q) && !q.awaitEnd(ctx, deadline) {
+			return
+		}
+	}
+}
+
+// unwanted reports whether a member is to end: all of them where there is killing,
+// and where there is only waiting, all that were not spared.
+func (h *hunt) unwanted(q *quarry) bool {
+	o := h.options
+	return !o.DryRun && (o.Kill || o.Timeout > 0 && q.Outcome != Excluded)
+}
+
+// outlast waits until nothing is left, also of what the trees have started since
+// they were signalled, or until ctx ends.
+func (h *hunt) outlast(ctx context.Context) {
+	for !over(ctx) {
+		h.await(ctx, h.options.Timeout)
+		if h.look() == 0 && h.sweep() == 0 {
 			return
 		}
 	}
@@ -505,7 +528,7 @@ func (h *hunt) report(missing []int) TreeReport {
 		if q.Outcome == "" {
 			q.Outcome = Gone
 		}
-		if h.options.Kill && !h.options.DryRun && q.alive() {
+		if h.unwanted(q) && q.alive() {
 			q.Outcome = Left
 		}
 		if q.Outcome == Left {

@@ -24,6 +24,7 @@ type signalTreeOptions struct {
 	grace, timeout time.Duration
 	dryRun         bool
 	force          bool
+	quiet          bool
 	json           bool
 }
 
@@ -35,23 +36,26 @@ func signalTreeCommand(e *env) *cli.Command {
 		ArgsUsage: "PID…",
 		Description: `Sends a signal to each process PID and all its descendants, parents first, and
 looks again until nobody new is found. With --grace it waits for them to end,
-and then kills whatever is left.
+and then kills whatever is left; with --timeout alone it only waits. It prints what
+became of each process: signalled, excluded, killed, gone (it had ended before) or left.
 
 Examples:
   pm signal-tree 4711
   pm signal-tree -s HUP -x nginx 4711
   pm signal-tree --grace 10s 4711
+  pm signal-tree -q -s INT --timeout 5s 4711
   pm signal-tree --dry-run 4711
 
-Exit status: 0 done, and with --grace nothing is left; 1 something is left;
+Exit status: 0 done, and with --grace or --timeout nothing is left; 1 something is left;
 2 usage; 4 no such process; 6 a process may not be signalled.`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "signal", Aliases: []string{"s"}, Value: "TERM", Destination: &o.signal, Usage: "send `SIG`, a name or a number"},
-			&cli.StringSliceFlag{Name: "exclude", Aliases: []string{"x"}, Destination: &o.exclude, Usage: "spare processes called `NAME` (in any case; repeatable, or a,b), but not their children"},
+			&cli.StringSliceFlag{Name: "exclude", Aliases: []string{"x"}, Destination: &o.exclude, Usage: "spare processes called `NAME` (in any case; repeatable, or a,b), but not their children; with --grace only until what is left is killed"},
 			&cli.DurationFlag{Name: "grace", Destination: &o.grace, Usage: "wait `TIME` for the trees to end, then kill what is left"},
-			&cli.DurationFlag{Name: "timeout", Destination: &o.timeout, Usage: "with --grace, give up after `TIME`, whatever is left (default: never)"},
+			&cli.DurationFlag{Name: "timeout", Destination: &o.timeout, Usage: "give up after `TIME`, whatever is left; without --grace, wait so long for the trees to end (default: with --grace for ever, else not at all)"},
 			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Destination: &o.dryRun, Usage: "only print the trees"},
 			&cli.BoolFlag{Name: "force", Destination: &o.force, Usage: "also act on pid 1 and on ancestors of pm itself"},
+			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Destination: &o.quiet, Usage: "print nothing but what went wrong"},
 			&cli.BoolFlag{Name: "json", Destination: &o.json, Usage: "print a JSON document"},
 		},
 		Action: func(c *cli.Context) error {
@@ -128,6 +132,9 @@ type treeMember struct {
 }
 
 func printTree(e *env, o signalTreeOptions, report proc.TreeReport) error {
+	if o.quiet {
+		return nil
+	}
 	if o.json {
 		doc := treeDocument{Schema: socket.Schema, DryRun: o.dryRun, Left: report.Left, Processes: []treeMember{}}
 		for _, m := range report.Members {
@@ -138,7 +145,11 @@ func printTree(e *env, o signalTreeOptions, report proc.TreeReport) error {
 	if o.dryRun {
 		return printBranch(e.stdout, "", branches(report.Members), 0)
 	}
-	return nil
+	rows := make([][]string, len(report.Members))
+	for n, m := range report.Members {
+		rows[n] = []string{string(m.Outcome), strconv.Itoa(m.PID), m.Name}
+	}
+	return writeTable(e.stdout, rows, 0)
 }
 
 // branches maps each pid to the members that are its children, and 0 to those
