@@ -82,8 +82,8 @@ func mentioned(flags []cli.Flag, args []string) []cli.Flag {
 		}
 	}
 	return slices.DeleteFunc(slices.Clone(flags), func(f cli.Flag) bool {
-		list, ok := f.(*cli.StringSliceFlag)
-		return ok && list.Value == nil && !slices.ContainsFunc(names, func(name string) bool {
+		list := listFlag(f)
+		return list != nil && list.Value == nil && !slices.ContainsFunc(names, func(name string) bool {
 			return name == list.Name || slices.Contains(list.Aliases, name)
 		})
 	})
@@ -253,7 +253,9 @@ func flagProblem(command string, known []cli.Flag, message string) error {
 	switch kind {
 	case "flag provided but not defined: ":
 		p.Message = "unknown flag " + dashed(name)
-		if nearest := nearestFlag(known, name); nearest != "" {
+		if why := daemonKeys()[name]; why != "" && command == "pm exec" {
+			p.Message = dashed(name) + ": " + why
+		} else if nearest := nearestFlag(known, name); nearest != "" {
 			p.Hint = "did you mean: " + dashed(nearest)
 		} else if notSignal == nil && command == "pm signal" {
 			p.Message, p.Hint = "unknown flag -"+name, "a signal is written without a dash: pm signal "+name

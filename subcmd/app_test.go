@@ -315,7 +315,7 @@ func execFlags(args []string) []cli.Flag {
 func lists(flags []cli.Flag) string {
 	var names []string
 	for _, f := range flags {
-		if list, ok := f.(*cli.StringSliceFlag); ok {
+		if list := listFlag(f); list != nil {
 			names = append(names, list.Name)
 		}
 	}

@@ -43,10 +43,11 @@ func execCommand(e *env) *cli.Command {
 		Description: `Runs CMD, forwards signals to it, reaps what it leaves to init, and exits with
 its status. When it has ended, whatever it started and left behind is ended too.
 
-Every key of a program in a config file is a flag of the same name. The defaults
-differ where a foreground program needs it: it has pm's own terminal and
-descriptors, it is not restarted (autorestart never), and no start counts as
-failed (starttime 0).
+Every key of a program in a config file is a flag of the same name, but for cmd,
+and for numprocs, priority, group and autostart, which mean nothing to one program in
+the foreground. The defaults differ where that needs it: it has pm's own terminal and
+descriptors (stdin, stdout and stderr are pm's), it is not restarted (autorestart never),
+and no start counts as failed (starttime 0).
 
 TERM stops the program as its stopsignal and stoptime say, and a second one kills
 it. Every other signal is passed on, but for those that pm cannot take for others:
@@ -77,24 +78,65 @@ executed, 127 if it does not exist; 2 usage; 8 the --timeout ran out.`,
 	}
 }
 
-// skippedKeys are the keys of a program that mean nothing in the foreground.
-var skippedKeys = []string{"cmd", "numprocs", "priority", "group", "autostart", "labels"}
+// daemonKeys are the keys of a program that are no flags, each with the reason.
+func daemonKeys() map[string]string {
+	return map[string]string{
+		"cmd":       "the command stands behind the flags: pm exec -- CMD ARG…",
+		"numprocs":  "pm exec runs one instance; see pm daemon",
+		"priority":  "pm exec runs one program; see pm daemon",
+		"group":     "pm exec runs one program; see pm daemon",
+		"autostart": "pm exec starts its program at once; see pm daemon",
+	}
+}
+
+// singleFlag is a flag of which a second value is refused, so that its help has it once.
+type singleFlag struct{ *cli.StringSliceFlag }
+
+// IsSliceFlag is false, unlike that of the flag itself.
+func (singleFlag) IsSliceFlag() bool { return false }
+
+// String is the line of the help.
+func (f singleFlag) String() string { return cli.FlagStringer(f) }
 
 // programFlags makes a flag of each key of a program.
 func programFlags(values map[string]*cli.StringSlice) (flags []cli.Flag) {
 	for _, f := range config.Fields() {
-		if slices.Contains(skippedKeys, f.Key) {
+		if daemonKeys()[f.Key] != "" {
 			continue
 		}
 		values[f.Key] = &cli.StringSlice{}
-		usage := strings.TrimSuffix(strings.ReplaceAll(f.Doc, "`", ""), ".")
-		flag := &cli.StringSliceFlag{Name: f.Key, KeepSpace: true, Destination: values[f.Key], Usage: usage, Category: "a program's keys"}
+		flag := &cli.StringSliceFlag{Name: f.Key, KeepSpace: true, Destination: values[f.Key], Usage: flagUsage(f), Category: "a program's keys"}
 		if f.Key == "autorestart" {
 			flag.Aliases = []string{"restart"}
 		}
-		flags = append(flags, flag)
+		if f.Repeated {
+			flags = append(flags, flag)
+		} else {
+			flags = append(flags, singleFlag{flag})
+		}
 	}
 	return flags
+}
+
+// flagUsage is the doc of a key as it holds for pm exec.
+func flagUsage(f config.Field) string {
+	usage := strings.TrimSuffix(strings.ReplaceAll(f.Doc, "`", ""), ".")
+	if f.Key == "stdin" || f.Key == "stdout" {
+		usage, _, _ = strings.Cut(usage, "Default: ")
+		usage += "Default: pm's own"
+	}
+	return strings.NewReplacer("the daemon's own", "pm's own", "that of the daemon", "that of pm").Replace(usage)
+}
+
+// listFlag returns the flag that f is, or wraps; nil if it takes no list.
+func listFlag(f cli.Flag) *cli.StringSliceFlag {
+	switch f := f.(type) {
+	case *cli.StringSliceFlag:
+		return f
+	case singleFlag:
+		return f.StringSliceFlag
+	}
+	return nil
 }
 
 // execProgram describes the program to run: from a file, from flags, or both.
