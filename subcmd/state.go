@@ -84,14 +84,27 @@ func openState(dir string) (s *state, warning, err error) {
 		return nil, nil, err
 	}
 	s.journal = j
+	later := 0
 	for n, record := range records {
-		if err := s.load(record); err != nil {
+		err := s.load(record)
+		if errors.Is(err, errLaterRecord) {
+			later++
+			continue
+		}
+		if err != nil {
 			s.broken = true
 			return s, errors.Join(warning, fmt.Errorf("record %d of the saved state cannot be read, and is left out with what follows: %w", n+1, err)), nil
 		}
 	}
+	if later > 0 {
+		warning = errors.Join(warning, fmt.Errorf("%d records of the saved state are of a later pm, and left out", later))
+	}
 	return s, warning, nil
 }
+
+// errLaterRecord is what a record of an unknown kind is: a later pm has written it, and
+// an upgrade went back.
+var errLaterRecord = errors.New("it is of a kind that this pm does not know")
 
 func (s *state) load(record []byte) error {
 	d := codec.NewDecoder(record)
@@ -115,7 +128,7 @@ func (s *state) load(record []byte) error {
 			s.events = append([]socket.Event(nil), s.events[keptEvents:]...)
 		}
 	default:
-		return fmt.Errorf("it is of the unknown kind %d", kind)
+		return errLaterRecord
 	}
 	return d.Err()
 }
