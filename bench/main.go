@@ -64,7 +64,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.BoolVar(&o.json, "json", false, "print JSON instead of a table")
 	flags.BoolVar(&o.list, "list", false, "print the names of the rows and end")
 	flags.StringVar(&o.pm, "pm", "bin/pm", "measure the pm in `FILE`")
-	flags.DurationVar(&o.timeout, "timeout", 5*time.Minute, "give up after `DURATION`")
+	flags.DurationVar(&o.timeout, "timeout", 20*time.Minute, "give up after `DURATION`")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}

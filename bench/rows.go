@@ -61,6 +61,7 @@ const (
 	rowExtraMain      = "kill-main-extra"
 	rowKeptAll        = "kill-all-kept"
 	rowExtraAll       = "kill-all-extra"
+	rowControl        = "control-1000"
 	rowStrays         = "strays"
 	rowStart10000     = "start-10000"
 	rowPSS10000       = "pss-10000"
@@ -109,6 +110,7 @@ func rows() []row {
 		{Name: rowExtraMain, What: "20 programs, main process killed: too many", None: true},
 		{Name: rowKeptAll, What: "20 programs, all of it killed: run on", Limit: programsOfSurvival, AtLeast: true},
 		{Name: rowExtraAll, What: "20 programs, all of it killed: too many", None: true},
+		{Name: rowControl, What: "1,000 programs, worker killed: until control works", Unit: "ms", Limit: 100},
 		{Name: rowStrays, What: "20 programs with a stray each: left after the stop", None: true},
 		{Name: rowStart10000, What: "start 10,000 programs", Unit: "ms", Times: 2},
 		{Name: rowPSS10000, What: "PSS per program with 10,000", Unit: "KiB", Limit: 8},

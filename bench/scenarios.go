@@ -47,6 +47,7 @@ func scenarios() []scenario {
 		{[]string{rowExec, rowExecExtra, rowExecMemory}, measureExec},
 		{[]string{rowExecCPU}, measureExecCPU},
 		{[]string{rowKeptMain, rowExtraMain, rowKeptAll, rowExtraAll}, measureSurvival},
+		{[]string{rowControl}, measureControl},
 		{[]string{rowStrays}, measureStrays},
 		{[]string{rowStart10000, rowPSS10000, rowThreads10000, rowStatus10000, rowReload10000, rowReplace10000, rowStop10000}, measureTenThousand},
 	}
@@ -307,6 +308,7 @@ func (s *session) defaults(ctx context.Context) error {
 
 // status is what the bench reads of pm's status.
 type status struct {
+	Daemon    struct{ PID int }
 	Instances []struct {
 		State    string
 		Restarts int

@@ -77,6 +77,40 @@ func (s *session) survive(ctx context.Context, all bool) error {
 	return nil
 }
 
+// workersKilled is so many that the keeper starts each of the next ones at once.
+const workersKilled = 4
+
+// measureControl kills pm's worker, and looks how soon the next one answers.
+func measureControl(ctx context.Context, b *bench) error {
+	b.say("1,000 programs, the worker of pm killed")
+	return b.with(ctx, b.pm, load{programsOfStart, kept}, func(s *session, _ time.Duration) error {
+		for range workersKilled {
+			if err := sleep(ctx, pause); err != nil {
+				return err
+			}
+			before, err := s.status(ctx)
+			if err != nil {
+				return err
+			}
+			begin := now()
+			if err := syscall.Kill(before.Daemon.PID, syscall.SIGKILL); err != nil {
+				return s.failure(fmt.Sprintf("cannot kill worker %d: %v", before.Daemon.PID, err))
+			}
+			for {
+				after, err := s.status(ctx)
+				if err == nil && after.Daemon.PID != before.Daemon.PID {
+					break
+				}
+				if err := sleep(ctx, pause/4); err != nil {
+					return err
+				}
+			}
+			b.add(rowControl, b.pm, ms(time.Duration(now()-begin)))
+		}
+		return nil
+	})
+}
+
 // measureStrays stops programs that each have left a process in a session of its
 // own, as daemons do, and counts what is left.
 func measureStrays(ctx context.Context, b *bench) error {
