@@ -294,7 +294,27 @@ func (l *Link) add(e proc.Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.events = append(l.events, e)
+	if proc.IsSpare(max(e.Stdout, e.Stderr)) {
+		l.shed()
+	}
 	l.attend(e)
+}
+
+// shedAtOnce is how many descriptors a message can bring, and so how many have to be
+// free for the next one.
+const shedAtOnce = maxRights
+
+// shed lets go of some main processes, since the output of programs is worth more
+// than a second source of how they end. The caller holds l.mu.
+func (l *Link) shed() {
+	n := 0
+	for id, fd := range l.leaders {
+		_ = unix.Close(fd)
+		delete(l.leaders, id)
+		if n++; n == shedAtOnce {
+			return
+		}
+	}
 }
 
 // attend keeps hold of the main process of a task as long as that lives: should

@@ -182,6 +182,7 @@ type session struct {
 	open     bool          // the worker wants events
 	deaf     bool          // what it says cannot be heard any more
 	unheard  bool          // the output of some programs waits for descriptors
+	handed   bool          // that of others was handed out
 }
 
 // gather is how long events wait after those that were told last: in a burst they
@@ -214,7 +215,11 @@ func (s *session) serve(ctx context.Context, worker *proc.Attendant) proc.Status
 	var remind <-chan time.Time
 	for {
 		if s.unheard {
-			s.unheard, remind = false, time.After(remindAfter)
+			wait := remindAfter
+			if s.handed { // what was handed out is closed now, and there is room for more
+				wait = gather
+			}
+			s.unheard, s.handed, remind = false, false, time.After(wait)
 		}
 		if s.deaf || s.trial != "" && s.proven || s.outcome != nil && s.outcome.Upgrade != "" {
 			_ = worker.Signal(syscall.SIGKILL)
@@ -298,6 +303,7 @@ func (s *session) tell(events []proc.Event) {
 		}
 	}
 	for _, ev := range events {
+		s.handed = s.handed || ev.Kind == proc.Spawned && max(ev.Stdout, ev.Stderr) >= 0
 		ev.ClosePipes()
 	}
 }

@@ -14,9 +14,13 @@ const spareFiles = 256
 
 // IsSpare reports whether a descriptor is one of the last that this process may
 // have, and should be closed again if it can be done without.
-func IsSpare(fd int) bool {
+func IsSpare(fd int) bool { return nearlyLast(fd, spareFiles) }
+
+// nearlyLast reports whether a descriptor is one of the last that this process may
+// have.
+func nearlyLast(fd int, last uint64) bool {
 	var limit unix.Rlimit
-	return unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil && limit.Cur > 2*spareFiles && uint64(fd) >= limit.Cur-spareFiles
+	return unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil && limit.Cur > 2*spareFiles && uint64(fd) >= limit.Cur-last
 }
 
 // MoreFiles lets this process have as many descriptors as the kernel allows, if

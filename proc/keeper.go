@@ -570,6 +570,10 @@ func duplicate(fd int) int {
 	if err != nil {
 		return -1
 	}
+	if nearlyLast(other, spareFiles/2) { // or there is none left to start the worker with that takes them
+		_ = unix.Close(other)
+		return -1
+	}
 	return other
 }
 
