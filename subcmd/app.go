@@ -253,8 +253,8 @@ func flagProblem(command string, known []cli.Flag, message string) error {
 	switch kind {
 	case "flag provided but not defined: ":
 		p.Message = "unknown flag " + dashed(name)
-		if why := daemonKeys()[name]; why != "" && command == "pm exec" {
-			p.Message = dashed(name) + ": " + why
+		if name == "cmd" && command == "pm exec" {
+			p.Message = dashed(name) + ": " + whyNoCmd
 		} else if nearest := nearestFlag(known, name); nearest != "" {
 			p.Hint = "did you mean: " + dashed(nearest)
 		} else if notSignal == nil && command == "pm signal" {

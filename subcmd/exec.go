@@ -43,11 +43,11 @@ func execCommand(e *env) *cli.Command {
 		Description: `Runs CMD, forwards signals to it, reaps what it leaves to init, and exits with
 its status. When it has ended, whatever it started and left behind is ended too.
 
-Every key of a program in a config file is a flag of the same name, but for cmd,
-and for numprocs, priority, group and autostart, which mean nothing to one program in
-the foreground. The defaults differ where that needs it: it has pm's own terminal and
-descriptors (stdin, stdout and stderr are pm's), it is not restarted (autorestart never),
-and no start counts as failed (starttime 0).
+Every key of a program in a config file is a flag of the same name, but for cmd.
+Since one instance runs, and at once, priority and group have no effect, numprocs can
+only be 1 and autostart true. The defaults differ where a foreground program needs
+it: it has pm's own terminal and descriptors (stdin, stdout and stderr are pm's), it
+is not restarted (autorestart never), and no start counts as failed (starttime 0).
 
 TERM stops the program as its stopsignal and stoptime say, and a second one kills
 it. Every other signal is passed on, but for those that pm cannot take for others:
@@ -78,16 +78,8 @@ executed, 127 if it does not exist; 2 usage; 8 the --timeout ran out.`,
 	}
 }
 
-// daemonKeys are the keys of a program that are no flags, each with the reason.
-func daemonKeys() map[string]string {
-	return map[string]string{
-		"cmd":       "the command stands behind the flags: pm exec -- CMD ARG…",
-		"numprocs":  "pm exec runs one instance; see pm daemon",
-		"priority":  "pm exec runs one program; see pm daemon",
-		"group":     "pm exec runs one program; see pm daemon",
-		"autostart": "pm exec starts its program at once; see pm daemon",
-	}
-}
+// whyNoCmd says why the one key of a program that is no flag is none.
+const whyNoCmd = "the command stands behind the flags: pm exec -- CMD ARG…"
 
 // singleFlag is a flag of which a second value is refused, so that its help has it once.
 type singleFlag struct{ *cli.StringSliceFlag }
@@ -101,7 +93,7 @@ func (f singleFlag) String() string { return cli.FlagStringer(f) }
 // programFlags makes a flag of each key of a program.
 func programFlags(values map[string]*cli.StringSlice) (flags []cli.Flag) {
 	for _, f := range config.Fields() {
-		if daemonKeys()[f.Key] != "" {
+		if f.Key == "cmd" {
 			continue
 		}
 		values[f.Key] = &cli.StringSlice{}
@@ -151,6 +143,12 @@ func execProgram(c *cli.Context, o execOptions) (*config.Program, error) {
 				return nil, usagef("%s", flagFault(f.Key, err))
 			}
 		}
+	}
+	switch {
+	case program.NumProcs > 1:
+		return nil, usagef("--numprocs %d: pm exec runs one instance; see pm daemon", program.NumProcs)
+	case !program.Autostart && len(o.keys["autostart"].Value()) > 0:
+		return nil, usagef("--autostart false: pm exec starts its program at once; see pm daemon")
 	}
 	for _, where := range []*string{&program.Stdout, &program.Stderr} {
 		if *where == "" && program.ThroughPM("inherit") { // lines that are to change
