@@ -20,7 +20,7 @@ func IsSpare(fd int) bool { return nearlyLast(fd, spareFiles) }
 // have.
 func nearlyLast(fd int, last uint64) bool {
 	var limit unix.Rlimit
-	return unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil && limit.Cur > 2*spareFiles && uint64(fd) >= limit.Cur-last
+	return fd >= 0 && unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil && limit.Cur > 2*spareFiles && uint64(fd) >= limit.Cur-last
 }
 
 // MoreFiles lets this process have as many descriptors as the kernel allows, if
