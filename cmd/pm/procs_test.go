@@ -79,12 +79,14 @@ func orphans() []int {
 	return slices.DeleteFunc(mainThreadChildren(), func(pid int) bool { return !living(pid) })
 }
 
-// killAll kills what list lists until it lists nothing.
+// killAll kills what list lists until it has listed nothing several times: somebody may
+// be born behind its back, of one that ends before it is reached.
 func killAll(list func() []int) {
-	for range 1000 {
+	const enough = 3
+	for n, clean := 0, 0; clean < enough && n < 1000; n++ {
 		left := list()
-		if len(left) == 0 {
-			return
+		if clean++; len(left) > 0 {
+			clean = 0
 		}
 		for _, pid := range left {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
