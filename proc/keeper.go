@@ -659,7 +659,6 @@ func (k *Keeper) start(s *slots, req request) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	defer k.unhush()
 	k.launched()
 	t := k.tasks[req.id]
 	if fail != nil {
@@ -777,7 +776,7 @@ func (k *Keeper) reaper(ctx context.Context, s *slots) {
 	defer s.close()
 	for ctx.Err() == nil {
 		begin := time.Now()
-		pid, err := peek(k.waits)
+		c, err := peek(k.waits)
 		now := time.Now()
 		if ctx.Err() != nil { // the child may be another keeper's
 			return
@@ -792,13 +791,18 @@ func (k *Keeper) reaper(ctx context.Context, s *slots) {
 		if err != nil { // EINTR
 			continue
 		}
-		swarm := now.Sub(begin) < swarming
-		if next := k.reap(pid, now, swarm); next != nil {
-			k.start(s, *next)
-			wake(k.spawnable) // to make a cgroup in place of the one that was taken
+		if c.stopped {
+			k.paused(c)
 			continue
 		}
-		if !swarm {
+		swarm := now.Sub(begin) < swarming
+		next := k.died(c, now, swarm)
+		if next != nil {
+			k.start(s, *next)
+			wake(k.spawnable) // to make a cgroup in place of the one that was taken
+		}
+		k.bury(c.pid, swarm)
+		if !swarm && next == nil {
 			// Whoever the death concerns goes first, on this very thread: the
 			// next wait blocks it.
 			runtime.Gosched()
@@ -806,48 +810,34 @@ func (k *Keeper) reaper(ctx context.Context, s *slots) {
 	}
 }
 
-// reap takes the status of a child that has ended or been stopped. It does so
-// under the mutex: a leader that is not known to be dead is not reaped, and its
-// pid is no other's.
-// It returns the successor that is to be started, if there is one and no swarm
-// of deaths.
-func (k *Keeper) reap(pid int, now time.Time, swarm bool) (next *request) {
+// died notes the end of a child, which stays a zombie: so its pid is no other's
+// before everybody knows that it is dead. It returns the successor that is to be
+// started, if there is one and no swarm of deaths.
+func (k *Keeper) died(c change, now time.Time, swarm bool) (next *request) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.hushed = !swarm
-	defer func() {
-		if next = k.nextHot(swarm); next == nil {
-			k.unhush()
-		}
-	}()
-	k.noteOrphan(pid)
+	k.noteOrphan(c.pid)
+	k.ends(c.pid, death{c.status, now})
+	return k.nextHot(swarm)
+}
+
+// bury reaps a child whose end is noted. The kernel takes longer for that than for
+// anything else about a death, so neither a successor nor the mutex waits for it.
+func (k *Keeper) bury(pid int, swarm bool) {
 	k.reaps.Add(1) // that one begins, and that it is over
-	defer k.reaps.Add(1)
-	ws, ok := collect(pid, k.waits)
-	if !ok {
-		return nil
+	collect(pid, unix.WEXITED)
+	k.reaps.Add(1)
+	wake(k.passes) // one that has seen the zombie would wait
+	if !swarm {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.unhush()
 	}
-	if ws.Stopped() {
-		k.paused(pid, ws.StopSignal())
-		return nil
-	}
-	k.reaped(pid, death{statusOf(ws), now})
-	return nil
 }
 
 // swarming is how soon after the last a death must come to be one of a swarm.
 const swarming = 200 * time.Microsecond
-
-// peek waits until a child has ended, or with WUNTRACED been stopped, and leaves
-// it as it is: a zombie still has its tag.
-func peek(waits int) (pid int, err error) {
-	var info unix.Siginfo
-	if err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOWAIT|waits, nil); err != nil {
-		return 0, err
-	}
-	const pidOffset = 16 // si_pid of siginfo_t on 64-bit Linux
-	return int(*(*int32)(unsafe.Add(unsafe.Pointer(&info), pidOffset))), nil
-}
 
 // noteOrphan counts, for its tree, an ended child that is no leader: somebody
 // may have been born of it behind the back of a pass. The caller holds k.mu.
@@ -864,15 +854,18 @@ func (k *Keeper) noteOrphan(pid int) {
 	}
 }
 
-// paused tells of a stopped leader. The caller holds k.mu.
-func (k *Keeper) paused(pid int, sig syscall.Signal) {
-	if t := k.leaders[pid]; t != nil {
-		k.tell(Event{ID: t.id, Kind: Paused, PID: pid, At: time.Now(), Status: Status{Code: -1, Signal: sig}})
+// paused tells of a child that was stopped, if it is a leader.
+func (k *Keeper) paused(c change) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	collect(c.pid, unix.WSTOPPED)
+	if t := k.leaders[c.pid]; t != nil {
+		k.tell(Event{ID: t.id, Kind: Paused, PID: c.pid, At: time.Now(), Status: c.status})
 	}
 }
 
-// reaped notes the end of a child. The caller holds k.mu.
-func (k *Keeper) reaped(pid int, d death) {
+// ends notes the end of a child. The caller holds k.mu.
+func (k *Keeper) ends(pid int, d death) {
 	t, known := k.leaders[pid]
 	attended := k.attended[pid]
 	switch {
