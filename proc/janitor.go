@@ -219,6 +219,7 @@ func (k *Keeper) pass() time.Duration {
 		if found, err = k.members(); err != nil { // nothing is proved
 			return retryMax
 		}
+		k.addUntagged(found)
 	}
 	// One read proves the cgroups of all tasks empty, when all stop together.
 	allEmpty := k.cgroups.empty()
@@ -285,9 +286,8 @@ func (k *Keeper) fugitives(trees map[*tree]int) bool {
 	for t := range trees {
 		tags[t.tag] = true
 	}
-	before := k.reaps.Load()
-	own, err := threadChildren(k.main, os.Getpid())
-	if err != nil || k.reaps.Load() != before { // the list may skip some when others leave it
+	own, whole, err := k.ownChildren()
+	if err != nil || !whole {
 		return true
 	}
 	return slices.ContainsFunc(own, func(pid int) bool {
@@ -298,6 +298,15 @@ func (k *Keeper) fugitives(trees map[*tree]int) bool {
 		tag, ours := k.tags.base(limit)
 		return ours && tags[tag]
 	})
+}
+
+// ownChildren lists those children of pm among which its orphans are. It is not whole
+// if others have left the list meanwhile, as those do that are reaped: then the kernel
+// may skip some.
+func (k *Keeper) ownChildren() (pids []int, whole bool, err error) {
+	before := k.reaps.Load() // odd while one is being reaped
+	pids, err = threadChildren(k.main, os.Getpid())
+	return pids, before%2 == 0 && k.reaps.Load() == before, err
 }
 
 // members finds the processes of all tagged trees, by tag. The error is that not
@@ -456,14 +465,18 @@ func (k *Keeper) speak(t *tree, pids []int) {
 }
 
 // belongs reports whether the process that pid is now carries the tag of the
-// tree, or lives in its cgroup.
+// tree, or lives in its cgroup, or without these in its session.
 func (k *Keeper) belongs(pid int, t *tree) bool {
-	if limit, err := readTag(pid); err == nil {
-		if base, ours := k.tags.base(limit); ours && base == t.tag {
-			return true
-		}
+	limit, err := readTag(pid)
+	base, ours := k.tags.base(limit)
+	switch {
+	case err == nil && ours && base == t.tag:
+		return true
+	case t.cgroup != "":
+		return inCgroup(pid, t.cgroup)
 	}
-	return t.cgroup != "" && inCgroup(pid, t.cgroup)
+	st, gone := readStat(pid)
+	return err == nil && !ours && gone == nil && t.leads(st)
 }
 
 // Kill ends the whole tree of a task with SIGKILL, and goes on until nothing is

@@ -849,8 +849,13 @@ func (k *Keeper) noteOrphan(pid int) {
 	if err != nil {
 		return
 	}
-	if tag, ours := k.tags.base(limit); ours && k.tagged[tag] != nil {
-		k.tagged[tag].orphans++
+	tag, ours := k.tags.base(limit)
+	t := k.tagged[tag]
+	if !ours {
+		t = k.ofSession(pid)
+	}
+	if t != nil {
+		t.orphans++
 	}
 }
 

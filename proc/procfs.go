@@ -19,6 +19,7 @@ type stat struct {
 	comm    string // at most 15 bytes; a process can change it
 	state   byte   // R, S, D, T, t, Z, X …
 	parent  int
+	session int  // number of its session, which is the pid of who began that
 	forked  bool // and has not executed a program since
 	threads int
 	start   uint64 // clock ticks after boot: with the pid, an identity
@@ -104,6 +105,8 @@ func parseStat(data []byte) (stat, error) {
 			st.state, good = field[0], len(field) == 1
 		case 1:
 			st.parent, good = digits(field)
+		case 3:
+			st.session, good = digits(field)
 		case 6:
 			var flags int
 			flags, good = digits(field)
