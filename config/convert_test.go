@@ -115,6 +115,10 @@ command=/usr/bin/job
 stdout_logfile=NONE
 stderr_logfile=AUTO
 
+[program:plain]
+command=/usr/bin/plain
+stderr_logfile=/var/log/plain.log
+
 [eventlistener:mem]
 command=memmon
 
@@ -143,7 +147,12 @@ func TestConvertSupervisord(t *testing.T) {
 	job.Stdout = "discard"
 	job.Umask = new(0o022)
 	job.Env = map[string]string{"SHARED": "1", "PATH": "/usr/bin"}
-	if want := []*Program{web, job}; !reflect.DeepEqual(f.Programs, want) {
+	plain := NewProgram("plain")
+	plain.Cmd = []string{"/usr/bin/plain"}
+	plain.Stderr = "/var/log/plain.log"
+	plain.Logs.Rotate, plain.Logs.Files = 50<<20, 10 // as supervisor does by itself
+	plain.Umask, plain.Env = job.Umask, job.Env
+	if want := []*Program{web, job, plain}; !reflect.DeepEqual(f.Programs, want) {
 		t.Errorf("got  %+v\n     %+v\nwant %+v\n     %+v\nfrom\n%s", f.Programs[0], f.Programs[1], web, job, text)
 	}
 	if f.Daemon.Socket != "/tmp/supervisor.sock" || f.Daemon.LogFile != "/var/log/supervisord.log" {
@@ -158,9 +167,9 @@ func TestConvertSupervisord(t *testing.T) {
 		"supervisord.conf:22:1: program:web.process_name: dropped: pm calls the instances NAME, or NAME:0, NAME:1 and so on",
 		"supervisord.conf:32:1: program:web.stopasgroup: without effect: pm always stops the whole process tree",
 		"supervisord.conf:38:1: program:web.environment: %(here)s has no counterpart in pm and stays as it is (known: group_name, numprocs, program_name or ENV_NAME)",
-		"supervisord.conf:48:1: eventlistener:mem: section dropped: no counterpart in pm",
-		"supervisord.conf:53:1: group:site.priority: dropped: no counterpart in pm",
-		"supervisord.conf:55:1: include: the included files have to be converted too, and named in include",
+		"supervisord.conf:52:1: eventlistener:mem: section dropped: no counterpart in pm",
+		"supervisord.conf:57:1: group:site.priority: dropped: no counterpart in pm",
+		"supervisord.conf:59:1: include: the included files have to be converted too, and named in include",
 	}
 	if !slices.Equal(warnings, want) {
 		t.Errorf("warnings:\n%s", strings.Join(warnings, "\n"))

@@ -163,7 +163,11 @@ func (s *supervisord) program(section iniSection, name string) {
 			table.put(entry{line.pos, key, scalar(line.pos, s.text(section, line, name))})
 		}
 	}
-	if to := table.get("stdout"); to != nil && IsFile(to.text) && len(rotated) > 0 {
+	if !table.prints("stdout") {
+		rotated = nil
+	}
+	if table.prints("stdout") || table.prints("stderr") {
+		rotated = append(rotated, missing(rotated, section.pos)...)
 		table.put(entry{rotated[0].pos, "logs", &node{pos: rotated[0].pos, kind: tableNode, entries: rotated}})
 	}
 	for _, e := range s.inherited {
@@ -178,6 +182,22 @@ func (s *supervisord) program(section iniSection, name string) {
 		table.put(entry{section.pos, "group", scalar(section.pos, group)})
 	}
 	s.programs.entries = append(s.programs.entries, p)
+}
+
+// prints reports whether a stream of the program goes to a file that grows.
+func (n *node) prints(stream string) bool {
+	to := n.get(stream)
+	return to != nil && IsFile(to.text) && !strings.HasPrefix(to.text, "/dev/")
+}
+
+// missing is what supervisor does about the size of a file where nothing is said.
+func missing(rotated []entry, at pos) (more []entry) {
+	for _, e := range []entry{{at, "rotate", scalar(at, "50M")}, {at, "files", scalar(at, "10")}} {
+		if !slices.ContainsFunc(rotated, func(given entry) bool { return given.key == e.key }) {
+			more = append(more, e)
+		}
+	}
+	return more
 }
 
 // size writes a number of bytes as pm does: without the B of supervisor's KB, MB and
