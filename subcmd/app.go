@@ -259,6 +259,8 @@ func flagProblem(command string, known []cli.Flag, message string) error {
 			p.Hint = "did you mean: " + dashed(nearest)
 		} else if notSignal == nil && command == "pm signal" {
 			p.Message, p.Hint = "unknown flag -"+name, "a signal is written without a dash: pm signal "+name
+		} else if command == "pm scale" && strings.Trim(name, "0123456789") == "" {
+			p.Message, p.Hint = fmt.Sprintf(notInstances, "-"+name), "0 is the least"
 		}
 	case "flag needs an argument: ":
 		p.Message = "flag " + dashed(name) + " takes a value"

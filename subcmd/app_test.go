@@ -157,6 +157,7 @@ func TestUsageErrors(t *testing.T) {
 		},
 		{"kill -9 web", "unknown flag -9", "a signal is written without a dash: pm signal 9"},
 		{"signal -HUP web", "unknown flag -HUP", "a signal is written without a dash: pm signal HUP"},
+		{"scale web -1", `"-1" is not a number of instances`, "0 is the least"},
 		{"events --since yesterday", `invalid value "yesterday" for flag --since: not a number`, "pm events --help tells its flags"},
 	} {
 		code, out, text := pm(strings.Fields(test.args)...)

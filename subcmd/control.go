@@ -157,6 +157,9 @@ func signalCommand(e *env) *cli.Command {
 	}
 }
 
+// notInstances is what is said of a word that cannot be the second of pm scale.
+const notInstances = "%q is not a number of instances"
+
 func scaleCommand(e *env) *cli.Command {
 	var o controlOptions
 	return &cli.Command{
@@ -172,7 +175,7 @@ func scaleCommand(e *env) *cli.Command {
 			}
 			n, err := strconv.Atoi(c.Args().Get(1))
 			if err != nil {
-				return usagef("%q is not a number of instances", c.Args().Get(1))
+				return usagef(notInstances, c.Args().Get(1))
 			}
 			req := socket.Request{Selectors: []string{c.Args().First()}, NumProcs: &n}
 			return runControl(c.Context, e, o, "scale", req.Selectors, func(ctx context.Context, client *socket.Client) (socket.Result, error) {
