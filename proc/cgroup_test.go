@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // Empty cgroups are removed that a pm of this pid namespace has left, one that
@@ -85,5 +87,63 @@ func TestCgroupLostAtLaunch(t *testing.T) {
 	}
 	if p, err := os.FindProcess(out.pid); err == nil {
 		_, _ = p.Wait()
+	}
+}
+
+// Of a cgroup made ahead there are descriptors, which tell the same as its files, until
+// it is done with or many others were made after it.
+func TestCgroupsAtHand(t *testing.T) {
+	c := newCgroups(1)
+	if c.prefix == "" {
+		t.Skip("pm may make no cgroups here")
+	}
+	defer c.close()
+	s, err := newSlots(&Keeper{cgroups: c})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	var pids []int
+	used := func() string {
+		c.provide()
+		path := c.take()
+		out, _, fail := s.spawn(&Command{Argv: []string{"sleep", "1000"}, Env: os.Environ()}, 0, path, nil)
+		if fail != nil || out.cgroup != path {
+			t.Fatalf("it is in %q, not %q: %v", out.cgroup, path, fail)
+		}
+		pids = append(pids, out.pid)
+		return path
+	}
+	defer func() {
+		for _, pid := range pids {
+			_ = unix.Kill(pid, unix.SIGKILL)
+			_, _ = unix.Wait4(pid, nil, 0, nil)
+		}
+	}()
+
+	path := used()
+	if c.hand(path) < 0 || !c.populated(path) {
+		t.Errorf("at hand: %v, populated: %v, want both", c.hand(path) >= 0, c.populated(path))
+	}
+	_ = unix.Kill(pids[0], unix.SIGKILL)
+	_, _ = unix.Wait4(pids[0], nil, 0, nil)
+	pids = pids[1:]
+	if c.populated(path) {
+		t.Error("it is populated when its process is gone")
+	}
+	c.drop(path)
+	if c.hand(path) >= 0 {
+		t.Error("it is at hand when it is done with")
+	}
+
+	first := used()
+	for range mostAtHand {
+		used()
+	}
+	if len(c.atHand) != mostAtHand || c.hand(first) >= 0 {
+		t.Errorf("%d are at hand, the first of more among them: %v", len(c.atHand), c.hand(first) >= 0)
+	}
+	if !c.populated(first) {
+		t.Error("one that is at hand no more is not populated")
 	}
 }

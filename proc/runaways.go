@@ -22,7 +22,11 @@ func (k *Keeper) addUntagged(found map[uint64][]int) {
 	if !k.anyUnconfined() {
 		return
 	}
-	own, _ := threadChildren(k.main, os.Getpid())
+	const tries = 10 // to see all of them, while children of other tasks are reaped
+	own, whole, err := k.ownChildren()
+	for n := 1; !whole && err == nil && n < tries; n++ {
+		own, whole, err = k.ownChildren()
+	}
 	for _, pid := range own {
 		if t := k.ofSession(pid); t != nil {
 			found[t.tag] = append(found[t.tag], pid)
