@@ -142,6 +142,8 @@ func (c *crew) missing(why error) {
 		return
 	}
 	c.since = time.Now()
+	text := why.Error()
+	c.s.counters.problem.Store(&text)
 	c.tell("cannot reach %s: %v; trying again", c.s.o.To, why)
 	if err := c.s.queue.reached(false); err != nil {
 		c.tell("%v", err)
@@ -161,6 +163,7 @@ func (l *lane) reached() {
 	}
 	c.linked++
 	c.why = nil
+	c.s.counters.problem.Store(nil)
 	_ = l.queue.reached(true)
 }
 

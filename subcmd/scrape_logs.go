@@ -431,6 +431,8 @@ type receiverDocument struct {
 	Connects  uint64            `json:"connects"`
 	Failures  uint64            `json:"failures"`
 	WriteTime float64           `json:"write_time_seconds"`
+	// Problem is why the receiver cannot be reached now.
+	Problem string `json:"problem,omitempty"`
 }
 
 func (c scrapeCounters) document() countersDocument {
@@ -443,7 +445,7 @@ func (c scrapeCounters) document() countersDocument {
 		d.Receivers = append(d.Receivers, receiverDocument{
 			To: r.name, Sent: r.Sent, SentBytes: r.SentBytes, Resent: r.Resent, Spooled: r.Spooled,
 			Dropped:  map[string]uint64{"full": r.Dropped.Full, "size": r.Dropped.Size, "unsent": r.Dropped.Unsent, "spool": r.Dropped.Spool},
-			Connects: r.Connects, Failures: r.Failures, WriteTime: r.WriteTime.Seconds(),
+			Connects: r.Connects, Failures: r.Failures, WriteTime: r.WriteTime.Seconds(), Problem: r.Problem,
 		})
 	}
 	return d

@@ -3,6 +3,7 @@ package subcmd
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -194,9 +195,32 @@ func statusRow(o statusOptions, i socket.Instance) []string {
 
 // detail is what there is to say of an instance's state, or else of its output.
 func detail(i socket.Instance) string {
-	switch o := i.Output; {
-	case i.Detail != "" || o == nil:
+	if i.Detail != "" {
 		return i.Detail
+	}
+	parts := []string{outputDetail(i.Output), shippingDetail(i.Scrape)}
+	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), "; ")
+}
+
+// shippingDetail names the receivers of an instance's lines that cannot be reached.
+func shippingDetail(scrape json.RawMessage) string {
+	var d countersDocument
+	if len(scrape) == 0 || json.Unmarshal(scrape, &d) != nil {
+		return ""
+	}
+	var absent []string
+	for _, r := range d.Receivers {
+		if r.Problem != "" {
+			absent = append(absent, fmt.Sprintf("cannot reach %s: %s", r.To, r.Problem))
+		}
+	}
+	return strings.Join(absent, "; ")
+}
+
+func outputDetail(o *socket.Output) string {
+	switch {
+	case o == nil:
+		return ""
 	case o.DroppedLines > 0:
 		return strings.TrimPrefix(o.Problem+"; ", "; ") + "dropped " + strconv.FormatUint(o.DroppedLines, 10) + " lines"
 	case o.Problem != "":
