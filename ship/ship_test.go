@@ -251,8 +251,15 @@ func TestReceiverDies(t *testing.T) {
 				}
 			})
 			const n, deaths = 100_000, 4
-			go func() { // ends when all is shipped
+			more := make(chan struct{}, deaths+1) // so that there are lines for every receiver
+			go func() {                           // ends when all is shipped, or the test is over
 				for at := 0; at < n; at += 100 {
+					if at%(n/(deaths+1)) == 0 {
+						select {
+						case <-more:
+						case <-t.Context().Done():
+						}
+					}
 					if s.Ship(t.Context(), numbered(at, at+100)) != nil {
 						return
 					}
@@ -260,11 +267,13 @@ func TestReceiverDies(t *testing.T) {
 				s.Finish()
 			}()
 			for range deaths {
+				more <- struct{}{}
 				r = listen(t, "tcp", r.address)
 				r.await(t, 1000)
 				r.stop()
 				all = append(all, r.received()...)
 			}
+			more <- struct{}{}
 			r = listen(t, "tcp", r.address)
 			if err := wait(); err != nil {
 				t.Fatal(err)
