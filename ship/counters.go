@@ -18,7 +18,7 @@ type Counters struct {
 	Failures  uint64        // attempts to connect that failed, and connections that broke
 	WriteTime time.Duration // spent in writing; encoded as seconds
 	// Problem is why the receiver cannot be reached now; empty: it can, or nothing was
-	// sent yet.
+	// to be sent yet. Only a Shipper has it.
 	Problem string
 }
 
@@ -40,19 +40,14 @@ type counters struct {
 	full, rate, size, unsent, spool            atomic.Uint64
 	connects, failures                         atomic.Uint64
 	writeTime                                  atomic.Int64
-	problem                                    atomic.Pointer[string]
 }
 
 func (c *counters) read() Counters {
-	out := Counters{
+	return Counters{
 		Received: c.received.Load(), Sent: c.sent.Load(), SentBytes: c.sentBytes.Load(), Resent: c.resent.Load(), Spooled: c.spooled.Load(),
 		Dropped:  Dropped{Full: c.full.Load(), Rate: c.rate.Load(), Size: c.size.Load(), Unsent: c.unsent.Load(), Spool: c.spool.Load()},
 		Connects: c.connects.Load(), Failures: c.failures.Load(), WriteTime: time.Duration(c.writeTime.Load()),
 	}
-	if why := c.problem.Load(); why != nil {
-		out.Problem = *why
-	}
-	return out
 }
 
 // tooLong counts a line that was longer than its receiver takes.

@@ -138,14 +138,12 @@ func (c *crew) checkDone() {
 // queue's mutex is held.
 func (c *crew) missing(why error) {
 	c.why = why
-	if c.linked > 0 || c.s.queue.behind {
+	if c.linked > 0 || c.s.queue.absent != nil {
 		return
 	}
 	c.since = time.Now()
-	text := why.Error()
-	c.s.counters.problem.Store(&text)
 	c.tell("cannot reach %s: %v; trying again", c.s.o.To, why)
-	if err := c.s.queue.reached(false); err != nil {
+	if err := c.s.queue.reached(why); err != nil {
 		c.tell("%v", err)
 	}
 }
@@ -158,13 +156,12 @@ func (l *lane) reached() {
 	c.s.counters.connects.Add(1)
 	l.queue.mu.Lock()
 	defer l.queue.mu.Unlock()
-	if l.queue.behind {
+	if l.queue.absent != nil {
 		c.tell("reached %s after %s", c.s.o.To, time.Since(c.since).Round(time.Millisecond))
 	}
 	c.linked++
 	c.why = nil
-	c.s.counters.problem.Store(nil)
-	_ = l.queue.reached(true)
+	_ = l.queue.reached(nil)
 }
 
 // serve writes what there is to write. It returns why the connection is of no

@@ -66,7 +66,7 @@ type queue struct {
 	sleeping                   int    // lanes that wait for work
 
 	spool    *spool // nil is none
-	behind   bool   // nobody can be reached
+	absent   error  // why nobody can be reached; nil: somebody can, or nobody has tried
 	finished bool   // nothing more comes
 	closed   bool   // nothing is taken any more
 }
@@ -123,7 +123,7 @@ func (q *queue) put(ctx context.Context, lines []byte) error {
 
 // accept takes lines if there is room for them.
 func (q *queue) accept(lines []byte, n int) bool {
-	if q.spool == nil || !q.behind && q.spool.empty() && q.fits(len(lines), n) {
+	if q.spool == nil || q.absent == nil && q.spool.empty() && q.fits(len(lines), n) {
 		return q.remember(lines, n, place{})
 	}
 	if q.spool.append(lines) {
@@ -316,6 +316,16 @@ func (q *queue) idle() bool {
 // delivered reports whether nothing is left to do.
 func (q *queue) delivered() bool { return q.chunks.len() == 0 && q.idle() }
 
+// problem tells why nobody can be reached; empty: somebody can, or nobody has tried.
+func (q *queue) problem() string {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.absent == nil {
+		return ""
+	}
+	return q.absent.Error()
+}
+
 // safe counts the lines at the beginning of all that came for which this process is
 // not needed any more. Asked again, it knows what was acknowledged meanwhile.
 func (q *queue) safe() uint64 {
@@ -338,11 +348,11 @@ func (q *queue) wake() {
 	q.room.Broadcast()
 }
 
-// reached notes whether there is a receiver. When there is none, what is in
+// reached notes that there is a receiver, or why there is none. Then what is in
 // memory goes to the spool, so that it survives this process. No lane may have
 // taken anything then.
-func (q *queue) reached(yes bool) error {
-	if q.behind = !yes; yes || q.spool == nil {
+func (q *queue) reached(absent error) error {
+	if q.absent = absent; absent == nil || q.spool == nil {
 		return nil
 	}
 	return q.retreat()

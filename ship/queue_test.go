@@ -2,6 +2,7 @@ package ship
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
@@ -74,9 +75,9 @@ func queueTrial(t *testing.T, r *rand.Rand) {
 			giveBack()
 		case what == 10:
 			if !connected && r.IntN(2) == 0 {
-				check1(t, q.reached(false))
+				check1(t, q.reached(errors.New("no receiver")))
 			}
-		case what == 11 && q.behind && r.IntN(3) == 0: // the process is killed
+		case what == 11 && q.absent != nil && r.IntN(3) == 0: // the process is killed
 			check1(t, q.spool.lock.Close())
 			q = openQueue(t, dir)
 			connected, killed = false, true
@@ -91,12 +92,12 @@ func queueTrial(t *testing.T, r *rand.Rand) {
 			if !connected {
 				connected = true
 				seen = settledUpTo - 1
-				check1(t, q.reached(true))
+				check1(t, q.reached(nil))
 			}
 		}
 	}
 	giveBack()
-	check1(t, q.reached(true))
+	check1(t, q.reached(nil))
 	for take() {
 		for len(lane) > 0 {
 			settle()

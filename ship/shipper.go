@@ -98,7 +98,11 @@ func New(o Options) (*Shipper, error) {
 }
 
 // Counters tells what has become of the lines so far.
-func (s *Shipper) Counters() Counters { return s.counters.read() }
+func (s *Shipper) Counters() Counters {
+	c := s.counters.read()
+	c.Problem = s.queue.problem()
+	return c
+}
 
 // Safe counts the lines, of those shipped first, that the end of this process would
 // not lose: they were acknowledged, are in the spool, or were dropped. The others
