@@ -163,11 +163,12 @@ func (s *supervisord) program(section iniSection, name string) {
 			table.put(entry{line.pos, key, scalar(line.pos, s.text(section, line, name))})
 		}
 	}
-	if !table.prints("stdout") {
-		rotated = nil
+	toFile := table.grows("stdout")
+	if !toFile {
+		rotated = nil // it was said of that stream
 	}
-	if table.prints("stdout") || table.prints("stderr") {
-		rotated = append(rotated, missing(rotated, section.pos)...)
+	if toFile || table.grows("stderr") {
+		rotated = append(rotated, unsaid(rotated, section.pos)...)
 		table.put(entry{rotated[0].pos, "logs", &node{pos: rotated[0].pos, kind: tableNode, entries: rotated}})
 	}
 	for _, e := range s.inherited {
@@ -184,14 +185,14 @@ func (s *supervisord) program(section iniSection, name string) {
 	s.programs.entries = append(s.programs.entries, p)
 }
 
-// prints reports whether a stream of the program goes to a file that grows.
-func (n *node) prints(stream string) bool {
+// grows reports whether a stream of the program goes to a file, and to no device.
+func (n *node) grows(stream string) bool {
 	to := n.get(stream)
 	return to != nil && IsFile(to.text) && !strings.HasPrefix(to.text, "/dev/")
 }
 
-// missing is what supervisor does about the size of a file where nothing is said.
-func missing(rotated []entry, at pos) (more []entry) {
+// unsaid is what supervisor does about the size of a file where nothing is said of it.
+func unsaid(rotated []entry, at pos) (more []entry) {
 	for _, e := range []entry{{at, "rotate", scalar(at, "50M")}, {at, "files", scalar(at, "10")}} {
 		if !slices.ContainsFunc(rotated, func(given entry) bool { return given.key == e.key }) {
 			more = append(more, e)
