@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -55,14 +54,6 @@ type atHand struct {
 	path   string
 	dir    int // to be born into; -1: it was given away
 	events int // of its cgroup.events
-}
-
-func (a atHand) close() {
-	for _, fd := range []int{a.dir, a.events} {
-		if fd >= 0 {
-			_ = unix.Close(fd)
-		}
-	}
 }
 
 // mostAtHand is of how many cgroups there are descriptors: those that are spare, and the
@@ -210,7 +201,11 @@ func (c *cgroups) provide() bool {
 	c.coming++
 	c.mu.Unlock()
 	path := c.create()
-	ready := atHand{path: path, dir: c.openDir(path), events: c.openEvents(path)}
+	ready := atHand{path: path, dir: -1, events: -1}
+	if path != "" {
+		ready.dir = c.openFile(path, unix.O_PATH|unix.O_DIRECTORY)
+		ready.events = c.openFile(path+"/cgroup.events", unix.O_RDONLY)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.coming--
@@ -219,8 +214,7 @@ func (c *cgroups) provide() bool {
 	}
 	c.spare = append(c.spare, path)
 	if c.atHand = append(c.atHand, ready); len(c.atHand) > mostAtHand {
-		c.atHand[0].close()
-		c.atHand = slices.Delete(c.atHand, 0, 1)
+		c.putAway(0)
 	}
 	return wanted > 1
 }
@@ -230,8 +224,7 @@ func (c *cgroups) drop(path string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if n := c.hand(path); n >= 0 {
-		c.atHand[n].close()
-		c.atHand = slices.Delete(c.atHand, n, n+1)
+		c.putAway(n)
 	}
 	c.last = time.Now()
 	if len(c.spent) == 0 {
@@ -274,10 +267,9 @@ func (c *cgroups) close() {
 	c.mu.Lock()
 	c.spent = append(c.spent, c.spare...)
 	c.spare = nil
-	for _, a := range c.atHand {
-		a.close()
+	for len(c.atHand) > 0 {
+		c.putAway(0)
 	}
-	c.atHand = nil
 	c.mu.Unlock()
 	for c.sweep() {
 	}
@@ -298,6 +290,16 @@ func (c *cgroups) hand(path string) int {
 	return slices.IndexFunc(c.atHand, func(a atHand) bool { return a.path == path })
 }
 
+// putAway closes the descriptors of the nth cgroup at hand. The caller holds c.mu.
+func (c *cgroups) putAway(n int) {
+	for _, fd := range []int{c.atHand[n].dir, c.atHand[n].events} {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+	}
+	c.atHand = slices.Delete(c.atHand, n, n+1)
+}
+
 // open returns a descriptor of a cgroup to be born into; -1 if there is none. It is the
 // caller's.
 func (c *cgroups) open(path string) int {
@@ -309,17 +311,10 @@ func (c *cgroups) open(path string) int {
 		return fd
 	}
 	c.mu.Unlock()
-	return c.openDir(path)
-}
-
-func (c *cgroups) openDir(path string) int {
 	return c.openFile(path, unix.O_PATH|unix.O_DIRECTORY)
 }
 
-func (c *cgroups) openEvents(path string) int {
-	return c.openFile(path+"/cgroup.events", unix.O_RDONLY)
-}
-
+// openFile opens a cgroup, or a file in one; -1 if that cannot be.
 func (c *cgroups) openFile(path string, flags int) int {
 	dir, name := c.at(path)
 	fd, err := unix.Openat(dir, name, flags|unix.O_CLOEXEC, 0)
@@ -379,23 +374,28 @@ func (c *cgroups) members(path string) (pids []int) {
 // is gone is empty, and one that cannot be read, for want of descriptors, is not.
 func (c *cgroups) populated(path string) bool {
 	var buf [128]byte // more than the kernel has to tell
+	n, err := c.readEvents(path, buf[:])
+	if err != nil {
+		return passing(err)
+	}
+	return bytes.Contains(buf[:n], []byte("populated 1"))
+}
+
+// readEvents reads the cgroup.events of a cgroup, by the descriptor that is at hand if
+// there is one.
+func (c *cgroups) readEvents(path string, buf []byte) (int, error) {
 	c.mu.Lock()
-	if h := c.hand(path); h >= 0 && c.atHand[h].events >= 0 {
-		n, _, errno := unix.RawSyscall6(unix.SYS_PREAD64, uintptr(c.atHand[h].events), uintptr(unsafe.Pointer(&buf)), uintptr(len(buf)), 0, 0, 0)
-		c.mu.Unlock()
-		return passing(errno) || errno == 0 && bytes.Contains(buf[:n], []byte("populated 1"))
+	if n := c.hand(path); n >= 0 && c.atHand[n].events >= 0 {
+		defer c.mu.Unlock() // so it is not closed meanwhile
+		return unix.Pread(c.atHand[n].events, buf, 0)
 	}
 	c.mu.Unlock()
 	dir, name := c.at(path + "/cgroup.events")
 	text, err := unix.BytePtrFromString(name)
 	if err != nil {
-		return false
+		return 0, err
 	}
-	n, err := readFile(dir, text, buf[:])
-	if err != nil {
-		return passing(err)
-	}
-	return bytes.Contains(buf[:n], []byte("populated 1"))
+	return readFile(dir, text, buf)
 }
 
 // owns reports whether a cgroup is one of those in whole.

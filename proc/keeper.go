@@ -818,7 +818,7 @@ func (k *Keeper) died(c change, now time.Time, swarm bool) (next *request) {
 	defer k.mu.Unlock()
 	k.hushed = !swarm
 	k.noteOrphan(c.pid)
-	k.ends(c.pid, death{c.status, now})
+	k.claim(c.pid, death{c.status, now})
 	return k.nextHot(swarm)
 }
 
@@ -869,8 +869,8 @@ func (k *Keeper) paused(c change) {
 	}
 }
 
-// ends notes the end of a child. The caller holds k.mu.
-func (k *Keeper) ends(pid int, d death) {
+// claim tells of the end of a child whomever it concerns. The caller holds k.mu.
+func (k *Keeper) claim(pid int, d death) {
 	t, known := k.leaders[pid]
 	attended := k.attended[pid]
 	switch {

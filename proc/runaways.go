@@ -8,71 +8,9 @@ import (
 	"time"
 )
 
-// A process that no cgroup holds can get rid of its tag: it sets the limit still
-// lower, as some that play sound do for their own sake. When its parent is gone it
-// comes to pm all the same. If it is in the session of the task's leader, it is known
-// by that. Else nobody can tell of which task it was. At the end, when no task is to
-// run any more, that does not matter: it is a runaway, and has to go.
-
-// addUntagged adds to members of trees, by tag, those that have got rid of it and are
-// known by their session.
-func (k *Keeper) addUntagged(found map[uint64][]int) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if !k.anyUnconfined() {
-		return
-	}
-	const tries = 10 // to see all of them, while children of other tasks are reaped
-	own, whole, err := k.ownChildren()
-	for n := 1; !whole && err == nil && n < tries; n++ {
-		own, whole, err = k.ownChildren()
-	}
-	for _, pid := range own {
-		if t := k.ofSession(pid); t != nil {
-			found[t.tag] = append(found[t.tag], pid)
-		}
-	}
-}
-
-// anyUnconfined reports whether a tree is ending that no cgroup holds. The caller holds
-// k.mu.
-func (k *Keeper) anyUnconfined() bool {
-	for t := range k.ending {
-		if t.cgroup == "" {
-			return true
-		}
-	}
-	return false
-}
-
-// ofSession returns the tree that is ending in whose session an orphan without a tag
-// is; nil if there is none. The caller holds k.mu.
-func (k *Keeper) ofSession(pid int) *tree {
-	_, leader := k.leaders[pid]
-	limit, err := readTag(pid)
-	if _, ours := k.tags.base(limit); leader || ours || err != nil {
-		return nil
-	}
-	st, err := readStat(pid)
-	if err != nil {
-		return nil
-	}
-	for t := range k.ending {
-		// The number of a session is not given to another while it has anybody; if
-		// it is a later leader's, the session is his.
-		if other := k.leaders[t.pid]; (other == nil || other == t) && t.leads(st) {
-			return t
-		}
-	}
-	return nil
-}
-
-// leads reports whether a process, of which st tells, is a child of pm's in the session
-// of the tree's leader. One of a tree that has a cgroup need not be told by that, and one
-// of an adopted tree is no child.
-func (t *tree) leads(st stat) bool {
-	return t.cgroup == "" && !t.adopted && t.tag != 0 && t.pid != 0 && st.parent == os.Getpid() && st.session == t.pid
-}
+// A process without a cgroup and a tag that has left its session too (untagged.go) comes
+// to pm when its parent is gone, and nobody can tell of which task it was. At the end,
+// when no task is to run any more, that does not matter: it is a runaway, and has to go.
 
 // EndRunaways kills the processes that have come to pm from its tasks, whatever
 // their tags, with all their descendants. It is for the time when all tasks are
@@ -90,8 +28,8 @@ func (k *Keeper) EndRunaways() {
 	begun := time.Now()
 	speak := begun.Add(speakUp)
 	for pause := retryMin; ; pause = min(2*pause, retryMax) {
-		h, proved, zombies := k.runaways()
-		if proved && (!zombies || time.Since(begun) > speakUp) { // a debugger may hold one for ever
+		h, proved, unsure := k.runaways()
+		if proved && (!unsure || time.Since(begun) > speakUp) { // a debugger may hold a zombie for ever
 			return
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), speakUp)
@@ -119,9 +57,9 @@ func names(list []*quarry) (names []string) {
 }
 
 // runaways looks for runaways once, and starts a hunt for them. It reports whether
-// it is proved that there are none; unless there were zombies, whose children may have
-// come after pm's were listed.
-func (k *Keeper) runaways() (h *hunt, proved, zombies bool) {
+// it is proved that there are none; unless it is unsure of one that has ended, whose
+// children may have come after pm's were listed, or that could not be looked at.
+func (k *Keeper) runaways() (h *hunt, proved, unsure bool) {
 	k.launching.Lock() // or a leader would be seen that is not written down yet
 	defer k.launching.Unlock()
 	h = &hunt{known: map[int]*quarry{}}
@@ -130,13 +68,14 @@ func (k *Keeper) runaways() (h *hunt, proved, zombies bool) {
 		return h, !passing(err), false // a kernel without such lists
 	}
 	for _, pid := range own {
+		lives := false
 		h.add(pid, 0, func(st stat) bool {
-			ended := st.state == 'Z' || st.state == 'X'
-			zombies = zombies || ended
-			return !ended && k.runaway(pid, st)
+			lives = st.state != 'Z' && st.state != 'X'
+			return lives && k.runaway(pid, st)
 		})
+		unsure = unsure || !lives
 	}
-	return h, len(h.order) == 0 && whole, zombies
+	return h, len(h.order) == 0 && whole, unsure
 }
 
 // runaway reports whether a process that lives, and of which st tells, is a runaway.
