@@ -114,11 +114,8 @@ func readEnvFile(path string) ([]string, error) {
 	if optional && errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if path := (*fs.PathError)(nil); errors.As(err, &path) {
-		return nil, path.Err // the path is told already
-	}
 	if err != nil {
-		return nil, err
+		return nil, reason(err)
 	}
 	defer func() { _ = f.Close() }()
 	if info, err := f.Stat(); err == nil && info.IsDir() {

@@ -205,7 +205,7 @@ func runConfigConvert(e *env, path, format string) error {
 		data, err = os.ReadFile(path)
 	}
 	if err != nil {
-		return usagef("cannot read %s: %v", path, err)
+		return usagef("cannot read %s: %v", path, reason(err))
 	}
 	text, warnings, err := config.Convert(path, data, format)
 	for _, w := range warnings {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"strings"
 	"syscall"
@@ -95,4 +96,13 @@ func worst(codes ...int) int {
 		}
 	}
 	return socket.CodeDone
+}
+
+// reason is an error without the operation and the path that its message begins with:
+// they are told already.
+func reason(err error) error {
+	if path := (*fs.PathError)(nil); errors.As(err, &path) {
+		return path.Err
+	}
+	return err
 }

@@ -45,11 +45,7 @@ func openScrapeInputs(stdin io.Reader, names []string, keep bool) (*scrapeInputs
 
 // unreadable says what cannot be read, and why.
 func unreadable(name string, err error) error {
-	var p *os.PathError
-	if errors.As(err, &p) {
-		err = p.Err
-	}
-	return fmt.Errorf("cannot read log lines from %s: %w", name, err)
+	return fmt.Errorf("cannot read log lines from %s: %w", name, reason(err))
 }
 
 func openScrapeInput(stdin io.Reader, name string, keep bool) (*os.File, error) {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -264,11 +263,8 @@ func (s *service) Upgrade(_ context.Context, by socket.Peer, req socket.UpgradeR
 // executable reports why the file at path cannot be executed.
 func executable(path string) error {
 	info, err := os.Stat(path)
-	if fault := (*fs.PathError)(nil); errors.As(err, &fault) {
-		return fault.Err
-	}
 	if err != nil {
-		return err
+		return reason(err)
 	}
 	if !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
 		return errors.New("it is no executable file")
