@@ -98,6 +98,7 @@ type image struct {
 	ignored    []uintptr           // signals to give their default action
 	noMask     uint64
 	noAction   [4]uint64 // struct sigaction of the kernel: SIG_DFL
+	pin        *pin      // nil: the kernel chooses a processor
 
 	// Written by the child, read by the parent after the child's execve or
 	// exit: with CLONE_VM they share the memory.
@@ -123,7 +124,8 @@ func (im *image) launch() (pid int, err syscall.Errno) {
 
 // vfork clones this process and, in the child, becomes the image. The child
 // shares the parent's memory and its stack until execve, and the parent's
-// thread waits: so the child stays in this frame and calls only assembly.
+// thread waits: so the child stays in this frame and calls only assembly, and what
+// needs no more stack than there is.
 // Variables are declared before beforeFork, since an escaping one would be
 // allocated where it is declared (as in package syscall, forkAndExecInChild1).
 //
@@ -148,7 +150,13 @@ func (im *image) vfork() (pid uintptr, errno syscall.Errno) {
 		args.cgroup = uint64(im.cgroup)
 	}
 	beforeFork()
+	if im.pin != nil {
+		im.pin.hold()
+	}
 	pid, raw = rawVfork(unix.SYS_CLONE3, uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args), 0)
+	if im.pin != nil { // of both
+		im.pin.release()
+	}
 	if raw != 0 || pid != 0 {
 		return pid, syscall.Errno(raw)
 	}

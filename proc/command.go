@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -159,6 +160,7 @@ type slots struct {
 	null   int
 	fds    []int
 	nulls  []bool // which of them refer to null
+	pin    *pin   // of the launches; nil: they need none
 	env    environment
 }
 
@@ -168,6 +170,9 @@ func newSlots(k *Keeper) (*slots, error) {
 		return nil, fmt.Errorf("cannot open /dev/null: %w", err)
 	}
 	s := &slots{keeper: k, null: null}
+	if !k.job() && runtime.NumCPU() > 1 {
+		s.pin = newPin()
+	}
 	if err := s.grow(3); err != nil {
 		s.close()
 		return nil, err
@@ -249,6 +254,9 @@ func (s *slots) spawn(c *Command, tag uint64, cgroup string, begin func(*spawned
 	}
 	if err := s.grow(3 + len(c.Listen)); err != nil {
 		return out, 0, spawnError("cannot pass descriptors", err)
+	}
+	if s.pin != nil && s.pin.lost {
+		s.pin.learn()
 	}
 	im, fail := newImage(c, path, tag, s)
 	if fail != nil {
@@ -449,6 +457,7 @@ func newImage(c *Command, path string, tag uint64, s *slots) (*image, *SpawnErro
 		terminal:  -1,
 		tag:       unix.Rlimit{Cur: tag, Max: tag},
 		parent:    uintptr(os.Getpid()),
+		pin:       s.pin,
 	}
 	if len(c.Listen) > maxListen {
 		return nil, &SpawnError{Doing: "cannot pass descriptors", Err: fmt.Errorf("%d are too many (at most %d)", len(c.Listen), maxListen)}

@@ -106,6 +106,7 @@ func runDaemon(ctx context.Context, e *env, o daemonOptions) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(heapGrowth)
 	}
+	proc.CalmScheduler()
 	if os.Getenv(workerEnv) == "" {
 		return runKeeper(ctx, e)
 	}
