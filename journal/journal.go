@@ -51,6 +51,7 @@ const (
 	maxRecord  = 64 << 20 // a longer one is damage
 	minRewrite = 1 << 20  // below this size a journal is not written anew
 	atOnce     = 16       // times that size it cannot wait
+	maxRoom    = 4 << 20  // of a buffer that is kept
 	reserve    = 256 << 10
 	batchBit   = 1 << 31 // in a length: what follows are records
 )
@@ -344,11 +345,18 @@ func (j *Journal) Commit() error {
 	}
 	j.size += int64(len(data))
 	j.buffer, j.count = j.buffer[:0], 0
-	if cap(j.buffer) > 1<<16 {
+	if cap(j.buffer) > maxRoom {
 		j.buffer = nil
 	}
 	j.provide()
 	return nil
+}
+
+// Trim gives back the memory that the next commits of a burst would use again.
+func (j *Journal) Trim() {
+	if j.count == 0 {
+		j.buffer = nil
+	}
 }
 
 // Counts tells how many bytes of a journal that was opened are not outdated, about:

@@ -72,6 +72,28 @@ func TestRecordsSurvive(t *testing.T) {
 
 // A crash at any byte leaves the records that were whole, and a journal that
 // takes new ones.
+// Memory is given back at any moment, and nothing that waits is lost by it.
+func TestTrim(t *testing.T) {
+	path, _ := write(t)
+	j, _ := open(t, path)
+	j.Add([]byte("one"))
+	j.Trim()
+	j.Add([]byte("two"))
+	if err := j.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if j.Trim(); j.buffer != nil {
+		t.Errorf("a buffer of %d bytes is kept", cap(j.buffer))
+	}
+	j.Add([]byte("three"))
+	if err := errors.Join(j.Commit(), j.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, got := open(t, path); !slices.Equal(got, []string{"one", "two", "three"}) {
+		t.Errorf("it holds %q", got)
+	}
+}
+
 func TestCutAtEveryByte(t *testing.T) {
 	records := []string{"one", "twenty-two", "three"}
 	_, data := write(t, records...)

@@ -3,6 +3,7 @@ package proc
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -223,6 +224,9 @@ func (k *Keeper) pass() time.Duration {
 	}
 	// One read proves the cgroups of all tasks empty, when all stop together.
 	allEmpty := k.cgroups.empty()
+	if allEmpty {
+		k.endTogether(due, found)
+	}
 	for t, orphans := range due {
 		if d := k.tend(t, found[t.tag], allEmpty, orphans); d >= 0 {
 			sooner(d)
@@ -336,6 +340,24 @@ func (k *Keeper) members() (found map[uint64][]int, err error) {
 	return found, errors.Join(err, missed)
 }
 
+// endTogether tells the end of those trees of which a pass has found nobody while no
+// task's cgroup had anybody, and takes them out of due. It is what tend does for each of
+// them, without its steps: when a thousand programs stop, everybody waits for the last
+// one to be told of.
+func (k *Keeper) endTogether(due map[*tree]int, found map[uint64][]int) {
+	const atOnce = 128 // before others get at the keeper
+	for some := range slices.Chunk(slices.Collect(maps.Keys(due)), atOnce) {
+		k.mu.Lock()
+		for _, t := range some {
+			if t.dead && !t.adopted && t.orphans == due[t] && len(found[t.tag]) == 0 && k.cgroups.owns(t.cgroup) {
+				k.tellGone(t)
+				delete(due, t)
+			}
+		}
+		k.mu.Unlock()
+	}
+}
+
 // tend does for one tree what a pass that found these members asks for, and
 // returns when to look again. allEmpty says that no task's cgroup has anybody;
 // orphans is how many of the tree had ended before the pass.
@@ -394,6 +416,12 @@ func (k *Keeper) clean(t *tree, allEmpty bool, orphans int) bool {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.tellGone(t)
+	return true
+}
+
+// tellGone says that nothing is left of a tree. The caller holds k.mu.
+func (k *Keeper) tellGone(t *tree) {
 	t.told = true
 	k.review(t)
 	k.record(recordEmpty, t)
@@ -403,7 +431,6 @@ func (k *Keeper) clean(t *tree, allEmpty bool, orphans int) bool {
 	} else {
 		k.tellEmpty(t)
 	}
-	return true
 }
 
 // killTree kills the members of a tree that one pass has found. A tree that

@@ -44,7 +44,7 @@ type watch struct {
 // watch looks at the instances now and after each change of theirs, until
 // settled has been true of each once.
 func (g *Group) watch(list []*instance, settled func(*instance) (Outcome, bool)) *watch {
-	w := &watch{settled: settled, pending: map[*instance]int{}, outcomes: make([]Outcome, len(list)), done: make(chan struct{})}
+	w := &watch{settled: settled, pending: make(map[*instance]int, len(list)), outcomes: make([]Outcome, len(list)), done: make(chan struct{})}
 	for n, i := range list {
 		w.pending[i] = n
 		i.watches = append(i.watches, w)

@@ -35,6 +35,7 @@ type eventLog struct {
 	noted     []socket.Event // not committed yet
 	followers map[*follower]struct{}
 	queue     []socket.Event // to be written to the log
+	room      []socket.Event // empty: for the next queue
 	lost      int            // events that the log could not take
 	wake      chan struct{}
 	stirred   chan struct{} // something else than an event took memory
@@ -215,7 +216,7 @@ func (l *eventLog) run(ctx context.Context) {
 		case <-l.stirred:
 			quiet.Reset(trimAfter)
 		case <-quiet.C:
-			proc.Trim()
+			l.trim()
 		case <-ctx.Done():
 			l.drain()
 			return
@@ -258,7 +259,7 @@ func (l *eventLog) queued() int {
 func (l *eventLog) drain() {
 	l.mu.Lock()
 	queue, lost := l.queue, l.lost
-	l.queue, l.lost = nil, 0
+	l.queue, l.lost, l.room = l.room, 0, nil
 	l.mu.Unlock()
 	if len(queue) == 0 {
 		return
@@ -274,6 +275,24 @@ func (l *eventLog) drain() {
 	if l.state != nil {
 		l.state.setLogged(queue[len(queue)-1].Seq)
 	}
+	clear(queue)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.room = queue[:0]
+}
+
+// trim gives back memory.
+func (l *eventLog) trim() {
+	l.mu.Lock()
+	l.room = nil
+	if len(l.queue) == 0 {
+		l.queue = nil
+	}
+	l.mu.Unlock()
+	if l.state != nil {
+		l.state.trim()
+	}
+	proc.Trim()
 }
 
 // write logs one event as fields, and tells the mailer.

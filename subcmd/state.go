@@ -411,4 +411,12 @@ func (s *state) mayRewrite() bool {
 	return s.quiet
 }
 
+// trim gives back memory that only a burst of records needs.
+func (s *state) trim() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.journal.Trim()
+	s.room = nil
+}
+
 func (s *state) close() { _ = s.journal.Close() }
