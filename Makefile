@@ -25,7 +25,7 @@ build:
 
 # Scripts mostly wait, so more of them run at once than there are processors.
 test:
-	$(GO) test $(RACE) -timeout 20m -parallel 16 $(TEST)
+	$(GO) test $(RACE) -timeout 20m -parallel 8 $(TEST)
 
 lint:
 	$(GO) vet ./...
@@ -41,7 +41,7 @@ fmt:
 
 cover:
 	@mkdir -p bin
-	$(GO) test -timeout 20m -parallel 16 -coverpkg=./... -coverprofile=bin/cover.out ./...
+	$(GO) test -timeout 20m -parallel 8 -coverpkg=./... -coverprofile=bin/cover.out ./...
 	$(GO) tool cover -func=bin/cover.out | tail -n 1
 
 # Every fuzz test of every package, one after the other.
@@ -64,7 +64,7 @@ bench: build
 # Rewrites what is generated: the want-… files of scripts, and the tables in docs.
 update:
 	@set -e; for package in $$(grep -rl --include='*_test.go' 'flag.Bool("update"' . | xargs -n 1 dirname | sort -u); do \
-		$(GO) test -parallel 16 $$package -update; \
+		$(GO) test -parallel 8 $$package -update; \
 	done
 
 # A real Consul for scripts, which Debian does not have: minutes at first, and nothing

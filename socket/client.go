@@ -48,7 +48,7 @@ type Client struct {
 	Patience time.Duration
 
 	path string
-	err  error // why path cannot be a socket's
+	err  error // why nothing can be asked; as that path cannot be a socket's
 	http http.Client
 }
 
@@ -66,6 +66,14 @@ func Dial(path string) *Client {
 		IdleConnTimeout:    30 * time.Second,
 	}
 	return c
+}
+
+// Refuse has every request fail with the given error, unless Dial has already found a
+// reason for it. It is for what is wrong with a setting, before the first request.
+func (c *Client) Refuse(err error) {
+	if c.err == nil {
+		c.err = err
+	}
 }
 
 // Close closes the connections that are kept for further requests.

@@ -490,13 +490,22 @@ func (e *env) socketPath() string {
 	return socket.DefaultPath(e.getenv)
 }
 
-// patience is how long a client waits for a daemon that is just starting.
-const patience = 2 * time.Second
+// How long a client waits for a daemon that is just starting, and the variable that
+// names another time.
+const (
+	patience    = 2 * time.Second
+	patienceEnv = "PM_PATIENCE"
+)
 
 // client returns a client of the daemon. It connects with the first request.
 func (e *env) client() *socket.Client {
 	c := socket.Dial(e.socketPath())
 	c.Patience = patience
+	if text := e.getenv(patienceEnv); text != "" {
+		if err := (*timeSpan)(&c.Patience).Set(text); err != nil {
+			c.Refuse(usagef("%s is %q: %v", patienceEnv, text, err))
+		}
+	}
 	return c
 }
 

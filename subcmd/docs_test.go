@@ -71,7 +71,8 @@ the command that it runs. Letters may be joined (` + "`-fn 5`, `-n5`" + `). A ` 
 are a promise, and are those of the [control socket](api.md). Colours and cut lines are only for terminals, colours only without ` + "`NO_COLOR`" + `.
 
 **The daemon** is found at the socket that ` + "`--socket PATH`" + ` names, before or after the command; else at ` + "`$PM_SOCKET`" + `; else at
-` + "`/run/pm/pm.sock`" + ` for root, and for others at ` + "`$XDG_RUNTIME_DIR/pm/pm.sock`" + `.
+` + "`/run/pm/pm.sock`" + ` for root, and for others at ` + "`$XDG_RUNTIME_DIR/pm/pm.sock`" + `. One that is just starting is waited for, two seconds or as long as
+` + "`$PM_PATIENCE`" + ` says, a ` + "`TIME`" + `: much longer where programs are put to work while a machine starts, 0 where a daemon must be there.
 `
 
 // commandsDoc is the text of docs/commands.md.

@@ -105,6 +105,7 @@ func setup(e *testscript.Env) error {
 	}
 	for key, value := range map[string]string{
 		"PM_SOCKET":    filepath.Join(dir, "s"),
+		"PM_PATIENCE":  "1m", // a daemon may take long to start on a busy machine
 		"PM_STATE_DIR": filepath.Join(e.WorkDir, ".state"),
 		"PM_SCRIPT":    e.WorkDir, // marks every process of this script
 		testerEnv:      strconv.Itoa(os.Getpid()),
