@@ -384,7 +384,7 @@ func (g *Group) Scale(ctx context.Context, program string, n int) error {
 	err := g.do(ctx, func() {
 		p := g.programs[program]
 		if p == nil {
-			missing = fmt.Errorf("no such program %q", program)
+			missing = errors.New("no such program: " + program)
 			return
 		}
 		scaled := *p

@@ -438,9 +438,13 @@ func flagsFirst(c *cli.Command, args []string) []string {
 }
 
 // separate takes flags of one letter apart that are written as one word: -fn is
-// -f -n, and -n5 is -n=5. What cannot be taken apart stays.
+// -f -n, and -n5 is -n=5. A bare number is one of lines, as tail has it. What cannot be
+// taken apart stays.
 func separate(flags []cli.Flag, word string) []string {
 	name := word[1:]
+	if strings.Trim(name, "0123456789") == "" && hasFlag(flags, "lines") {
+		return []string{"--lines=" + name}
+	}
 	if strings.HasPrefix(name, "-") || len(name) < 2 || hasFlag(flags, name) {
 		return []string{word}
 	}

@@ -261,6 +261,8 @@ func TestInterspersed(t *testing.T) {
 		{"pm logs -fn 5 web", "pm logs -f -n 5 web"},
 		{"pm logs web -fn5", "pm logs -f -n=5 web"},
 		{"pm logs web -n5", "pm logs -n=5 web"},
+		{"pm tail -100 web", "pm tail --lines=100 web"},
+		{"pm scale web -1", "pm scale -1 web"},
 		{"pm logs web -n=5", "pm logs -n=5 web"},
 		{"pm logs web -n -1", "pm logs -n -1 web"},
 		{"pm logs web -fx", "pm logs -fx web"},

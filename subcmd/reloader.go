@@ -238,7 +238,7 @@ func (r *reloader) scale(ctx context.Context, name string, n int) error {
 		file.Programs[i] = p
 	}
 	if !found {
-		return &socket.Problem{Message: fmt.Sprintf("no such program %q", name), Hint: "pm status lists them", Code: socket.CodeUnknown}
+		return &socket.Problem{Message: "no such program: " + name, Hint: "pm status lists them", Code: socket.CodeUnknown}
 	}
 	programs, err := r.assemble(&file)
 	if err != nil {
