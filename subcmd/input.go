@@ -18,7 +18,20 @@ import (
 
 // inputFile is the FIFO that an instance reads what pm attach sends from.
 func inputFile(dir, program string, index int) string {
-	return filepath.Join(dir, outputKey{program, index}.file()+".in")
+	return filepath.Join(dir, outputKey{program, index}.file()+inputSuffix)
+}
+
+const inputSuffix = ".in"
+
+// sweepInputs deletes the FIFOs in dir of instances that keep does not have.
+func sweepInputs(dir string, keep map[string]bool) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if name, ok := strings.CutSuffix(e.Name(), inputSuffix); ok && !keep[name] {
+			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
+		}
+	}
+	return err
 }
 
 // Input writes to the standard input of instances. What it is stays out of the

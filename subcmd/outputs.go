@@ -57,7 +57,7 @@ func (o *outputs) sweep(programs []*runner.Program, saved []runner.Saved) error 
 	for _, s := range saved {
 		keep[outputKey{s.Program, s.Index}.file()] = true
 	}
-	return output.Sweep(o.dir, keep)
+	return errors.Join(output.Sweep(o.dir, keep), sweepInputs(o.dir, keep))
 }
 
 // log returns the log of an instance, new if it has none.
