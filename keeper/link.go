@@ -36,6 +36,7 @@ type Link struct {
 	fault     error // of the connection
 	warnings  []string
 	leaders   map[string]int // pidfds of the main processes that live, by task
+	ended     []int          // those of main processes that do not, to be closed
 }
 
 // maker appends a frame to others that are to be sent, and returns with them the
@@ -125,6 +126,7 @@ func (l *Link) Close() {
 	l.post(nil)
 	l.done.Wait()
 	l.wire.close()
+	l.letGo()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for id, fd := range l.leaders {
@@ -307,7 +309,13 @@ const shedAtOnce = maxRights
 // shed lets go of some main processes, since the output of programs is worth more
 // than a second source of how they end. The caller holds l.mu.
 func (l *Link) shed() {
-	n := 0
+	n := len(l.ended)
+	for _, fd := range l.ended {
+		_ = unix.Close(fd)
+	}
+	if l.ended = nil; n >= shedAtOnce {
+		return
+	}
 	for id, fd := range l.leaders {
 		_ = unix.Close(fd)
 		delete(l.leaders, id)
@@ -333,8 +341,27 @@ func (l *Link) attend(e proc.Event) {
 			l.leaders[e.ID] = fd
 		}
 	case e.Kind == proc.Exited && known:
-		_ = unix.Close(fd)
 		delete(l.leaders, e.ID)
+		if len(l.ended) == 0 {
+			time.AfterFunc(letGoAfter, l.letGo) // ends by itself
+		}
+		l.ended = append(l.ended, fd)
+	}
+}
+
+// letGoAfter is how long the pidfds of processes that have ended are kept: to close
+// them takes a tenth of what a worker does while a thousand programs stop, and is of
+// no use to anybody then.
+const letGoAfter = 200 * time.Millisecond
+
+// letGo closes the pidfds of processes that have ended.
+func (l *Link) letGo() {
+	l.mu.Lock()
+	ended := l.ended
+	l.ended = nil
+	l.mu.Unlock()
+	for _, fd := range ended {
+		_ = unix.Close(fd)
 	}
 }
 

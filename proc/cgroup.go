@@ -63,7 +63,7 @@ const mostAtHand = 3 * spareCgroups
 // Removing a cgroup takes a lock that starting a process takes too, and time from
 // those who stop many. So it waits for a quiet moment, but not for ever.
 const (
-	sweepAfter  = 3 * time.Millisecond // since the last one came
+	sweepAfter  = 20 * time.Millisecond // since the last one came
 	sweepAtLast = time.Second
 	sweepAtOnce = 64 // at most, before the janitor looks whether it is needed
 )
@@ -344,7 +344,16 @@ func removeCgroup(path string) {
 // killCgroup kills everything in a cgroup and below, with one write; Linux 5.14.
 // Without it, which is reported, the killing goes process by process.
 func killCgroup(path string) bool {
-	return path != "" && os.WriteFile(path+"/cgroup.kill", []byte("1"), 0) == nil
+	if path == "" {
+		return false
+	}
+	fd, err := unix.Open(path+"/cgroup.kill", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = unix.Close(fd) }()
+	_, err = unix.Write(fd, []byte("1"))
+	return err == nil
 }
 
 // members lists the processes in a cgroup and below it.

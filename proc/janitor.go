@@ -28,7 +28,7 @@ import (
 // Pauses of the janitor.
 const (
 	calm      = 100 * time.Millisecond // before looking after a task that nobody waits for
-	swarm     = 50 * time.Millisecond  // longest wait for leaders to end, before a pass
+	swarm     = 200 * time.Millisecond // longest wait for leaders to end, before a pass
 	stillness = 2 * time.Millisecond   // without such a death the swarm is over
 	onset     = time.Millisecond / 2   // until more leaders are asked to end
 	ebb       = 200 * time.Millisecond // for the kernel to kill a cgroup
@@ -242,7 +242,7 @@ func (k *Keeper) ebbs(t *tree) bool {
 	k.mu.Lock()
 	kill := t.killing
 	k.mu.Unlock()
-	if !kill || t.cgroup == "" {
+	if !kill || t.cgroup == "" || !k.cgroups.populated(t.cgroup) {
 		return false
 	}
 	if t.kill.seen == nil {

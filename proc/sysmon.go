@@ -7,7 +7,7 @@ import (
 )
 
 // sysmonSlack is how late the scheduler's monitor may be, in nanoseconds.
-const sysmonSlack = "200000"
+const sysmonSlack = "1000000"
 
 // CalmScheduler makes the monitor thread of the Go scheduler look less often. As soon as
 // anything runs in this process it wakes up every 20 µs, for a millisecond at least, and

@@ -57,7 +57,7 @@ const (
 // gatherFor, and none later than atLatest. Should the worker be killed before, the
 // next one logs them.
 const (
-	gatherFor = 5 * time.Millisecond
+	gatherFor = 50 * time.Millisecond
 	atLatest  = 200 * time.Millisecond
 )
 
