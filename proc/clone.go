@@ -99,6 +99,7 @@ type image struct {
 	noMask     uint64
 	noAction   [4]uint64 // struct sigaction of the kernel: SIG_DFL
 	pin        *pin      // nil: the kernel chooses a processor
+	slack      uintptr   // timer slack, in ns; 0: that of the thread that launches
 
 	// Written by the child, read by the parent after the child's execve or
 	// exit: with CLONE_VM they share the memory.
@@ -150,18 +151,24 @@ func (im *image) vfork() (pid uintptr, errno syscall.Errno) {
 		args.cgroup = uint64(im.cgroup)
 	}
 	beforeFork()
+	if im.slack != 0 {
+		syscall.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_TIMERSLACK, im.slack, 0)
+	}
 	if im.pin != nil {
 		im.pin.hold()
 	}
 	pid, raw = rawVfork(unix.SYS_CLONE3, uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args), 0)
-	if im.pin != nil { // of both
-		im.pin.release()
-	}
 	if raw != 0 || pid != 0 {
+		if im.pin != nil {
+			im.pin.resume()
+		}
 		return pid, syscall.Errno(raw)
 	}
 
 	// In the child.
+	if im.pin != nil {
+		im.pin.release()
+	}
 	if _, _, errno = syscall.RawSyscall(unix.SYS_CLOSE_RANGE, im.closeFrom, lastFD, unix.CLOSE_RANGE_UNSHARE); errno != 0 {
 		im.failed = stageClose
 		goto fail

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -170,7 +169,7 @@ func newSlots(k *Keeper) (*slots, error) {
 		return nil, fmt.Errorf("cannot open /dev/null: %w", err)
 	}
 	s := &slots{keeper: k, null: null}
-	if !k.job() && runtime.NumCPU() > 1 {
+	if !k.job() {
 		s.pin = newPin()
 	}
 	if err := s.grow(3); err != nil {
@@ -254,9 +253,6 @@ func (s *slots) spawn(c *Command, tag uint64, cgroup string, begin func(*spawned
 	}
 	if err := s.grow(3 + len(c.Listen)); err != nil {
 		return out, 0, spawnError("cannot pass descriptors", err)
-	}
-	if s.pin != nil && s.pin.lost {
-		s.pin.learn()
 	}
 	im, fail := newImage(c, path, tag, s)
 	if fail != nil {
@@ -458,6 +454,7 @@ func newImage(c *Command, path string, tag uint64, s *slots) (*image, *SpawnErro
 		tag:       unix.Rlimit{Cur: tag, Max: tag},
 		parent:    uintptr(os.Getpid()),
 		pin:       s.pin,
+		slack:     ownSlack,
 	}
 	if len(c.Listen) > maxListen {
 		return nil, &SpawnError{Doing: "cannot pass descriptors", Err: fmt.Errorf("%d are too many (at most %d)", len(c.Listen), maxListen)}

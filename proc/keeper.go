@@ -373,6 +373,7 @@ func (k *Keeper) unhush() {
 // and lets nothing begin until release is called. leaders is for
 // [Keeper.Inherit]; nil if there was an error.
 func (k *Keeper) HandOver() (leaders *os.File, release func(), err error) {
+	calmThreads() // one of them becomes the main thread
 	k.launching.Lock()
 	k.mu.Lock()
 	release = func() {

@@ -1,7 +1,9 @@
 package proc
 
 import (
-	"runtime"
+	"math/bits"
+	"strconv"
+	"strings"
 	"syscall"
 	"unsafe"
 
@@ -13,44 +15,33 @@ import (
 // needs; on another one, which the kernel likes to choose, it has to be woken up first.
 // From one death to the next program that takes a sixth less of the time.
 //
-// The child may run anywhere again before it does anything else. A thread that is used
-// to another set of processors than was learned, since somebody has changed it, is not
-// pinned, so that nothing is undone.
+// The child may run anywhere again before it does anything else. Where somebody has
+// restricted this process, by an affinity or a cpuset(7), nothing is pinned: the kernel
+// does not tell the one from the other, so what was there could not be put back.
 type pin struct {
-	home processors // where the thread may run, as it was learned
-	back processors // what is set to get there
-	one  processors // the one that it is on, while it is pinned
-	now  processors // room
-	held bool       // it is pinned
-	lost bool       // home is not right any more
+	online  processors // all that there are; none: nothing is pinned
+	all     processors // what the kernel takes for these, also when they become more
+	one     processors // the one that the thread is on, while it is pinned
+	now     processors // room
+	witness uintptr    // a thread of this process that never launches
+	held    bool       // the thread is pinned
 }
 
 // processors is a cpu_set_t of as many processors as Linux can have.
 type processors [8192 / 64]uint64
 
+// newPin returns a pin for the launches of one goroutine; nil if there is nothing to be
+// had from it, or not all that it needs.
 func newPin() *pin {
-	p := &pin{}
-	p.learn()
+	p := &pin{witness: uintptr(monitor())}
+	list, err := slurp("/sys/devices/system/cpu/online")
+	if err != nil || p.witness == 0 || !p.online.parse(list) || p.online.count() < 2 {
+		return nil
+	}
+	for n := range p.all {
+		p.all[n] = ^uint64(0)
+	}
 	return p
-}
-
-// learn finds out where the calling thread may run. Where nobody has restricted it all
-// processors are set, which the kernel takes for those of its cpuset(7), also when these
-// become more: a program outlives that.
-func (p *pin) learn() {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	p.lost = p.home.get() != 0
-	if p.lost { // not to be known here: nothing is pinned
-		return
-	}
-	for n := range p.back {
-		p.back[n] = ^uint64(0)
-	}
-	if p.back.set() == 0 && p.now.get() == 0 && p.now != p.home {
-		p.back = p.home
-		_ = p.back.set()
-	}
 }
 
 // hold pins the calling thread to the processor that it runs on.
@@ -59,42 +50,88 @@ func (p *pin) learn() {
 //go:norace
 func (p *pin) hold() {
 	p.held = false
-	if p.lost || p.now.get() != 0 {
+	if p.now.get(0) != 0 || !p.now.are(&p.online) {
 		return
 	}
 	var cpu uint32
-	for n := range p.now {
-		if p.now[n] != p.home[n] {
-			p.lost = true
-			return
-		}
+	if _, _, errno := syscall.RawSyscall(unix.SYS_GETCPU, uintptr(unsafe.Pointer(&cpu)), 0, 0); errno != 0 {
+		return
 	}
-	syscall.RawSyscall(unix.SYS_GETCPU, uintptr(unsafe.Pointer(&cpu)), 0, 0)
 	p.one[cpu/64] = 1 << (cpu % 64)
 	p.held = p.one.set() == 0
 	p.one[cpu/64] = 0
 }
 
-// release lets the calling thread, or the child that it has cloned, run where it may.
+// release lets the child that the calling thread has cloned run where it may.
 //
 //go:nosplit
 //go:norace
 func (p *pin) release() {
-	if !p.held || p.back.set() == 0 {
-		return
+	if p.held {
+		p.all.set()
 	}
-	for n := range p.now { // its cpuset has changed, and back has none of it
-		p.now[n] = ^uint64(0)
-	}
-	p.now.set()
 }
 
-// get reads the set of the calling thread.
+// resume does so for the calling thread itself. Whoever has restricted this process
+// meanwhile has done it to the witness as well.
 //
 //go:nosplit
 //go:norace
-func (p *processors) get() syscall.Errno {
-	n, _, errno := syscall.RawSyscall(unix.SYS_SCHED_GETAFFINITY, 0, unsafe.Sizeof(*p), uintptr(unsafe.Pointer(p)))
+func (p *pin) resume() {
+	if !p.held {
+		return
+	}
+	p.all.set()
+	if p.now.get(p.witness) == 0 && !p.now.are(&p.online) {
+		p.now.set()
+	}
+}
+
+// are reports whether two sets are the same.
+//
+//go:nosplit
+//go:norace
+func (p *processors) are(others *processors) bool {
+	for n := range p {
+		if p[n] != others[n] {
+			return false
+		}
+	}
+	return true
+}
+
+func (p *processors) count() (n int) {
+	for _, word := range p {
+		n += bits.OnesCount64(word)
+	}
+	return n
+}
+
+// parse reads a list such as 0-3,8 of the kernel's.
+func (p *processors) parse(list []byte) bool {
+	for part := range strings.SplitSeq(strings.TrimSpace(string(list)), ",") {
+		from, to, isRange := strings.Cut(part, "-")
+		if !isRange {
+			to = from
+		}
+		first, err1 := strconv.Atoi(from)
+		last, err2 := strconv.Atoi(to)
+		if err1 != nil || err2 != nil || first < 0 || last >= 64*len(p) {
+			return false
+		}
+		for cpu := first; cpu <= last; cpu++ {
+			p[cpu/64] |= 1 << (cpu % 64)
+		}
+	}
+	return true
+}
+
+// get reads the set of a thread; 0: of the calling one.
+//
+//go:nosplit
+//go:norace
+func (p *processors) get(tid uintptr) syscall.Errno {
+	n, _, errno := syscall.RawSyscall(unix.SYS_SCHED_GETAFFINITY, tid, unsafe.Sizeof(*p), uintptr(unsafe.Pointer(p)))
 	if errno == 0 {
 		for n /= 8; n < uintptr(len(p)); n++ { // the kernel writes no more than it knows
 			p[n] = 0
@@ -103,7 +140,7 @@ func (p *processors) get() syscall.Errno {
 	return errno
 }
 
-// set is the like of get.
+// set makes it that of the calling thread.
 //
 //go:nosplit
 //go:norace

@@ -15,6 +15,7 @@ import (
 // a few milliseconds, so it is for quiet moments.
 func Trim() {
 	debug.FreeOSMemory()
+	calmThreads()
 	exe, err := os.Readlink("/proc/self/exe")
 	if err != nil {
 		return

@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -43,9 +44,13 @@ const dialAgain = 10 * time.Millisecond
 // [CodeUnreachable] or [CodePermission] when there is no talking to it. A ctx
 // that is cancelled is returned as context.Canceled.
 type Client struct {
-	// Patience is how long to wait for a daemon that may be just starting, when
+	// FirstPatience is how long to wait for a daemon that may be just starting, when
 	// the socket is missing or nobody listens on it; 0: not at all.
+	FirstPatience time.Duration
+	// Patience is how long to wait for one that was there, and may be back in a moment.
 	Patience time.Duration
+
+	found atomic.Bool // the daemon was there
 
 	path string
 	err  error // why nothing can be asked; as that path cannot be a socket's
@@ -318,6 +323,11 @@ func (c *Client) ask(ctx context.Context, method, path string, q url.Values, bod
 		if !now.Before(until) {
 			return err
 		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(dialAgain):
+		}
 	}
 }
 
@@ -479,13 +489,18 @@ func (c *Client) lost(ctx context.Context, err error) error {
 // dial connects to the daemon, as patiently as c is.
 func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 	var dialer net.Dialer
+	patience := c.FirstPatience
+	if c.found.Load() {
+		patience = c.Patience
+	}
 	start := time.Now()
 	for {
 		conn, err := dialer.DialContext(ctx, "unix", c.path)
 		if err == nil {
+			c.found.Store(true)
 			return conn, nil
 		}
-		if !passing(err) || time.Since(start) >= c.Patience {
+		if !passing(err) || time.Since(start) >= patience {
 			return nil, c.unreachable(ctx, err)
 		}
 		select {

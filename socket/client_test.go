@@ -64,7 +64,7 @@ func TestUnreachableReasons(t *testing.T) {
 func TestClientPatience(t *testing.T) {
 	path := socketPath(t)
 	client := dialled(t, path)
-	client.Patience = patience
+	client.FirstPatience, client.Patience = patience, patience
 	got := make(chan error, 1)
 	go func() { // ends with the server's first answer
 		_, err := client.Version(bounded(t))
@@ -72,6 +72,32 @@ func TestClientPatience(t *testing.T) {
 	}()
 	serveAt(t, path, &fake{}, ServerOptions{}, defaultBounds())
 	if err := received(t, "the answer", got); err != nil {
+		t.Error(err)
+	}
+}
+
+// One that waits for no daemon that is just starting waits for one that was there all the
+// same: its worker may have been killed.
+func TestClientWaitsForTheLost(t *testing.T) {
+	path := socketPath(t)
+	client := dialled(t, path)
+	client.Patience = patience
+	var p *Problem
+	if _, err := client.Version(bounded(t)); !errors.As(err, &p) || p.Code != CodeUnreachable {
+		t.Fatalf("before there is a daemon: %v", err)
+	}
+	stop := serveAt(t, path, &fake{}, ServerOptions{}, defaultBounds())
+	if _, err := client.Version(bounded(t)); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	soon, cancel := context.WithTimeout(bounded(t), 10*dialAgain)
+	defer cancel()
+	if _, err := client.Version(soon); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("while it is away: %v", err)
+	}
+	serveAt(t, path, &fake{}, ServerOptions{}, defaultBounds())
+	if _, err := client.Version(bounded(t)); err != nil {
 		t.Error(err)
 	}
 }

@@ -54,7 +54,7 @@ func serving(t *testing.T, path string, svc Service) (stop func(why error)) {
 func TestFollowingGoesOnWithTheNextServer(t *testing.T) {
 	path := socketPath(t)
 	client := dialled(t, path)
-	client.Patience = patience
+	client.FirstPatience, client.Patience = patience, patience
 	var got []string
 	done, lines := make(chan error, 1), make(chan struct{}, 100)
 	follow := func() {

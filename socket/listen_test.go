@@ -249,7 +249,7 @@ func TestSocketComesBack(t *testing.T) {
 			for range 2 {
 				lose(t, path)
 				client := dialled(t, path)
-				client.Patience = patience
+				client.FirstPatience, client.Patience = patience, patience
 				if _, err := client.Version(bounded(t)); err != nil {
 					t.Fatal(err)
 				}

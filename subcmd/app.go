@@ -494,8 +494,8 @@ func (e *env) socketPath() string {
 	return socket.DefaultPath(e.getenv)
 }
 
-// How long a client waits for a daemon that is just starting, and the variable that
-// names another time.
+// How long a client waits for a daemon that is just starting, or is back in a moment,
+// and the variable that names another time for the former.
 const (
 	patience    = 2 * time.Second
 	patienceEnv = "PM_PATIENCE"
@@ -504,12 +504,13 @@ const (
 // client returns a client of the daemon. It connects with the first request.
 func (e *env) client() *socket.Client {
 	c := socket.Dial(e.socketPath())
-	c.Patience = patience
+	c.FirstPatience = patience
 	if text := e.getenv(patienceEnv); text != "" {
-		if err := (*timeSpan)(&c.Patience).Set(text); err != nil {
+		if err := (*timeSpan)(&c.FirstPatience).Set(text); err != nil {
 			c.Refuse(usagef("%s is %q: %v", patienceEnv, text, err))
 		}
 	}
+	c.Patience = max(patience, c.FirstPatience)
 	return c
 }
 

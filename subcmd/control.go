@@ -258,7 +258,7 @@ func runShutdown(ctx context.Context, e *env, o controlOptions, keep bool) error
 	if visible {
 		err = keeper.Await(ctx)
 	} else {
-		client.Patience = 0
+		client.FirstPatience, client.Patience = 0, 0
 		err = awaitEnd(ctx, client, pid)
 	}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {

@@ -72,7 +72,8 @@ are a promise, and are those of the [control socket](api.md). Colours and cut li
 
 **The daemon** is found at the socket that ` + "`--socket PATH`" + ` names, before or after the command; else at ` + "`$PM_SOCKET`" + `; else at
 ` + "`/run/pm/pm.sock`" + ` for root, and for others at ` + "`$XDG_RUNTIME_DIR/pm/pm.sock`" + `. One that is just starting is waited for, two seconds or as long as
-` + "`$PM_PATIENCE`" + ` says, a ` + "`TIME`" + `: much longer where programs are put to work while a machine starts, 0 where a daemon must be there.
+` + "`$PM_PATIENCE`" + ` says, a ` + "`TIME`" + `: much longer where programs are put to work while a machine starts, 0 where a daemon must be there. One that
+is lost in the midst of a command is waited for as long, two seconds at least.
 `
 
 // commandsDoc is the text of docs/commands.md.

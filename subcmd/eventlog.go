@@ -50,6 +50,7 @@ type follower struct {
 const (
 	keptEvents   = 1000
 	queuedEvents = 20000
+	mostRoom     = 4096 // events that room is kept for, from one burst to the next
 )
 
 // Events come in bursts, and what they tell of goes first: a replacement is being
@@ -274,6 +275,9 @@ func (l *eventLog) drain() {
 	l.file.release()
 	if l.state != nil {
 		l.state.setLogged(queue[len(queue)-1].Seq)
+	}
+	if cap(queue) > mostRoom {
+		return
 	}
 	clear(queue)
 	l.mu.Lock()

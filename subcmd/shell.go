@@ -384,7 +384,7 @@ func (s *shell) complain(err error) {
 func (s *shell) status(selectors []string) func(context.Context) (socket.Status, error) {
 	return func(ctx context.Context) (socket.Status, error) {
 		client := s.env.client()
-		client.Patience = 0
+		client.FirstPatience, client.Patience = 0, 0
 		defer client.Close()
 		return client.Status(ctx, selectors)
 	}

@@ -32,6 +32,7 @@ func watchStatus(ctx context.Context, e *env, client *socket.Client, o statusOpt
 	if err := w.selectsAny(ctx); err != nil {
 		return err
 	}
+	client.Patience = patience // its end is news as well
 	for {
 		if err := w.follow(ctx); err != nil && !hasCode(err, socket.CodeFailed, socket.CodeUnreachable) {
 			return err
