@@ -325,7 +325,7 @@ func (c *Client) ask(ctx context.Context, method, path string, q url.Values, bod
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return c.lost(ctx, ctx.Err())
 		case <-time.After(dialAgain):
 		}
 	}

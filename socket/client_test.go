@@ -93,7 +93,7 @@ func TestClientWaitsForTheLost(t *testing.T) {
 	stop()
 	soon, cancel := context.WithTimeout(bounded(t), 10*dialAgain)
 	defer cancel()
-	if _, err := client.Version(soon); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := client.Version(soon); !errors.As(err, &p) || p.Code != CodeTimeout {
 		t.Errorf("while it is away: %v", err)
 	}
 	serveAt(t, path, &fake{}, ServerOptions{}, defaultBounds())
