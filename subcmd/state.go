@@ -374,7 +374,7 @@ func (s *state) counts() int {
 }
 
 // syncEvery is how long a crash of the machine may reach back.
-const syncEvery = 100 * time.Millisecond
+const syncEvery = 50 * time.Millisecond
 
 // sync brings commits to the disk, a little later and many at once, until done
 // is closed. When it is quiet and the journal should be written anew, which takes a
