@@ -321,7 +321,8 @@ func TestHalfRequests(t *testing.T) {
 	}
 }
 
-// 300 clients at once, more than there are places, are all answered.
+// 300 clients at once, more than there are places, are all answered. One that the machine
+// keeps from asking is sent away, and asks again.
 func TestManyClients(t *testing.T) {
 	path := served(t, &fake{}, ServerOptions{}, defaultBounds())
 	ctx := bounded(t)
@@ -331,6 +332,7 @@ func TestManyClients(t *testing.T) {
 		all.Go(func() {
 			c := Dial(path)
 			defer c.Close()
+			c.FirstPatience, c.Patience = patience, patience
 			_, err := c.Version(ctx)
 			failed <- err
 		})
