@@ -37,6 +37,8 @@ type Link struct {
 	warnings  []string
 	leaders   map[string]int // pidfds of the main processes that live, by task
 	ended     []int          // those of main processes that do not, to be closed
+	many      int            // a descriptor of this number means that there are many; 0: not known yet
+	crowded   bool           // there were: none is kept that is of no use
 }
 
 // maker appends a frame to others that are to be sent, and returns with them the
@@ -339,14 +341,28 @@ func (l *Link) attend(e proc.Event) {
 			_ = unix.Close(fd)
 		default:
 			l.leaders[e.ID] = fd
+			l.count(fd)
 		}
 	case e.Kind == proc.Exited && known:
 		delete(l.leaders, e.ID)
+		if l.crowded {
+			_ = unix.Close(fd)
+			return
+		}
 		if len(l.ended) == 0 {
 			time.AfterFunc(letGoAfter, l.letGo) // ends by itself
 		}
 		l.ended = append(l.ended, fd)
 	}
+}
+
+// count notes a descriptor that was opened. Their numbers tell how many there are. The
+// caller holds l.mu.
+func (l *Link) count(fd int) {
+	if l.many == 0 {
+		l.many = proc.ManyFiles()
+	}
+	l.crowded = l.crowded || fd >= l.many
 }
 
 // letGoAfter is how long the pidfds of processes that have ended are kept: to close

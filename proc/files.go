@@ -2,6 +2,7 @@ package proc
 
 import (
 	"bytes"
+	"math"
 	"strconv"
 	"unsafe"
 
@@ -21,6 +22,16 @@ func IsSpare(fd int) bool { return nearlyLast(fd, spareFiles) }
 func nearlyLast(fd int, last uint64) bool {
 	var limit unix.Rlimit
 	return fd >= 0 && unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil && limit.Cur > 2*spareFiles && uint64(fd) >= limit.Cur-last
+}
+
+// ManyFiles returns a number of descriptors that is many for this process: a quarter of
+// what it may have.
+func ManyFiles() int {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
+		return 0
+	}
+	return int(min(limit.Cur/4, math.MaxInt))
 }
 
 // MoreFiles lets this process have as many descriptors as the kernel allows, if

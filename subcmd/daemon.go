@@ -401,10 +401,22 @@ func (d *daemon) serve(ctx context.Context, listener net.Listener, b *beginning)
 	})
 	d.link.Serving()
 	d.manager.serving()
+	halt := func(cause error) error {
+		stopServing(cause)
+		stopLogging()
+		stopWork()
+		return parts.Wait()
+	}
+	bereaved := func() error {
+		if fault := d.link.Fault(); fault != nil { // the keeper lives, and starts the next worker
+			return errors.Join(fault, halt(nil))
+		}
+		return d.bereaved(b)
+	}
 	select {
 	case <-d.quitting:
 	case <-d.link.Gone():
-		return d.bereaved(b)
+		return bereaved()
 	case <-ctx.Done():
 		d.quit(false)
 	}
@@ -417,7 +429,7 @@ func (d *daemon) serve(ctx context.Context, listener net.Listener, b *beginning)
 	select {
 	case err = <-ended:
 	case <-d.link.Gone():
-		return d.bereaved(b)
+		return bereaved()
 	}
 	d.events.publish(socket.Event{Time: time.Now().UTC(), Type: eventDaemonStopped, PID: os.Getpid()})
 	switch {
