@@ -70,8 +70,6 @@ func TestRecordsSurvive(t *testing.T) {
 	}
 }
 
-// A crash at any byte leaves the records that were whole, and a journal that
-// takes new ones.
 // Memory is given back at any moment, and nothing that waits is lost by it.
 func TestTrim(t *testing.T) {
 	path, _ := write(t)
@@ -94,6 +92,8 @@ func TestTrim(t *testing.T) {
 	}
 }
 
+// A crash at any byte leaves the records that were whole, and a journal that
+// takes new ones.
 func TestCutAtEveryByte(t *testing.T) {
 	records := []string{"one", "twenty-two", "three"}
 	_, data := write(t, records...)
