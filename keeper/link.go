@@ -37,8 +37,7 @@ type Link struct {
 	warnings  []string
 	leaders   map[string]int // pidfds of the main processes that live, by task
 	ended     []int          // those of main processes that do not, to be closed
-	many      int            // a descriptor of this number means that there are many; 0: not known yet
-	crowded   bool           // there were: none is kept that is of no use
+	crowded   bool           // there were many descriptors: none is kept that is of no use
 }
 
 // maker appends a frame to others that are to be sent, and returns with them the
@@ -311,13 +310,9 @@ const shedAtOnce = maxRights
 // shed lets go of some main processes, since the output of programs is worth more
 // than a second source of how they end. The caller holds l.mu.
 func (l *Link) shed() {
-	n := len(l.ended)
-	for _, fd := range l.ended {
-		_ = unix.Close(fd)
-	}
-	if l.ended = nil; n >= shedAtOnce {
-		return
-	}
+	closeAll(l.ended)
+	l.ended = nil
+	n := 0
 	for id, fd := range l.leaders {
 		_ = unix.Close(fd)
 		delete(l.leaders, id)
@@ -341,7 +336,7 @@ func (l *Link) attend(e proc.Event) {
 			_ = unix.Close(fd)
 		default:
 			l.leaders[e.ID] = fd
-			l.count(fd)
+			l.crowded = l.crowded || proc.IsMany(fd)
 		}
 	case e.Kind == proc.Exited && known:
 		delete(l.leaders, e.ID)
@@ -356,15 +351,6 @@ func (l *Link) attend(e proc.Event) {
 	}
 }
 
-// count notes a descriptor that was opened. Their numbers tell how many there are. The
-// caller holds l.mu.
-func (l *Link) count(fd int) {
-	if l.many == 0 {
-		l.many = proc.ManyFiles()
-	}
-	l.crowded = l.crowded || fd >= l.many
-}
-
 // letGoAfter is how long the pidfds of processes that have ended are kept: to close
 // them takes a tenth of what a worker does while a thousand programs stop, and is of
 // no use to anybody then.
@@ -376,7 +362,11 @@ func (l *Link) letGo() {
 	ended := l.ended
 	l.ended = nil
 	l.mu.Unlock()
-	for _, fd := range ended {
+	closeAll(ended)
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
 		_ = unix.Close(fd)
 	}
 }

@@ -2,7 +2,6 @@ package proc
 
 import (
 	"bytes"
-	"math"
 	"strconv"
 	"unsafe"
 
@@ -24,14 +23,11 @@ func nearlyLast(fd int, last uint64) bool {
 	return fd >= 0 && unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil && limit.Cur > 2*spareFiles && uint64(fd) >= limit.Cur-last
 }
 
-// ManyFiles returns a number of descriptors that is many for this process: a quarter of
-// what it may have.
-func ManyFiles() int {
+// IsMany reports whether a descriptor, being the lowest that was free, tells that a
+// quarter of those that this process may have are in use.
+func IsMany(fd int) bool {
 	var limit unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
-		return 0
-	}
-	return int(min(limit.Cur/4, math.MaxInt))
+	return unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil || uint64(fd) >= limit.Cur/4
 }
 
 // MoreFiles lets this process have as many descriptors as the kernel allows, if
