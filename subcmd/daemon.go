@@ -401,17 +401,12 @@ func (d *daemon) serve(ctx context.Context, listener net.Listener, b *beginning)
 	})
 	d.link.Serving()
 	d.manager.serving()
-	halt := func(cause error) error {
-		stopServing(cause)
-		stopLogging()
-		stopWork()
-		return parts.Wait()
-	}
 	bereaved := func() error {
-		if fault := d.link.Fault(); fault != nil { // the keeper lives, and starts the next worker
-			return errors.Join(fault, halt(nil))
+		if d.link.Fault() == nil {
+			return d.bereaved(b)
 		}
-		return d.bereaved(b)
+		stopWork() // in order: the keeper lives, and starts the next worker
+		return errors.Join(d.bereaved(b), parts.Wait())
 	}
 	select {
 	case <-d.quitting:
