@@ -50,7 +50,7 @@ Examples:
 
 Exit status: 0 done; 4 no such program; 5 the daemon cannot be reached.`,
 		Flags: []cli.Flag{
-			&cli.IntFlag{Name: "lines", Aliases: []string{"n"}, Value: 10, Destination: &o.lines, Usage: "begin with the last `N` lines; -1: with all there are"},
+			&cli.IntFlag{Name: "lines", Aliases: []string{"n"}, Value: 10, Destination: &o.lines, Usage: "begin with the last `N` lines, as -N does; -n -1: with all there are"},
 			&cli.StringFlag{Name: "since", Destination: &o.since, Usage: "only what was printed since `TIME`; without -n all of it"},
 			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Destination: &o.follow, Usage: "go on as they print"},
 			&cli.BoolFlag{Name: "daemon", Destination: &o.daemon, Usage: "the daemon's own log"},
