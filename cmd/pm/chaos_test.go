@@ -207,6 +207,14 @@ func (c *chaos) writeConfig() {
 	}
 }
 
+// writeWhole writes a file so that nobody sees half of it.
+func writeWhole(path, text string) error {
+	if err := os.WriteFile(path+".new", []byte(text), 0o666); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
 // did notes what was done, for whoever reads of a failure.
 func (c *chaos) did(format string, args ...any) {
 	c.mu.Lock()

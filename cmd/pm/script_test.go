@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
@@ -18,25 +19,38 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the want-… files of scripts whose cmp fails")
 
-// TestMain makes this test binary four programs: the tests, pm, actor, and
-// activate. So
-// pm under test counts for coverage and the race detector, and no script needs
-// a compiler.
+// TestMain makes this test binary three programs: the tests, pm, and activate. So
+// pm under test counts for coverage and the race detector.
 func TestMain(m *testing.M) {
 	if os.Getenv("GORACE") == "" {
 		// The race detector makes every program wait a second at its end.
 		_ = os.Setenv("GORACE", "atexit_sleep_ms=10")
 	}
-	testscript.Main(tests{m}, map[string]func(){"pm": pm, "actor": actor, "activate": activate})
+	testscript.Main(tests{m}, map[string]func(){"pm": pm, "activate": activate})
 }
 
-// tests are what this binary runs when it is neither pm nor actor.
+// tests are what this binary runs when it is neither pm nor activate.
 type tests struct{ *testing.M }
 
 // Run runs them.
 func (m tests) Run() int {
 	adoptOrphans()
+	if err := buildActor(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	return m.M.Run()
+}
+
+// buildActor puts actor beside pm. Scripts start hundreds of actors, which is why it is a
+// program of its own: one that has the race detector starts in ten times as long.
+func buildActor() error {
+	build := exec.Command("go", "build", "-o", commandDir(), "pm.example/cmd/actor")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("cannot build what scripts run: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // testerEnv names the process that a pm must not outlive, if that is not its
@@ -176,7 +190,7 @@ func noneOfOurs(t *testing.T) {
 	killAll(ours)
 }
 
-// commandDir is where testscript.Main has put pm and actor: first in PATH.
+// commandDir is where testscript.Main has put pm, and buildActor actor: first in PATH.
 func commandDir() string {
 	dirs := filepath.SplitList(os.Getenv("PATH"))
 	if len(dirs) == 0 {

@@ -35,6 +35,7 @@ import (
 //	[!] waitfor file PATH         it exists
 //	[!] waitfor match RE FILE     a line of the file matches; [!] at once: no line does
 //	[!] waitfor url URL           answers with a status below 400
+//	waitfor output RE CMD ARG…    the command succeeds, and a line of what it prints matches
 //	[!] waitfor pid FILE|PID      the process lives
 //	until INSTANCE KEY=VALUE…     its status has these values; KEY!=VALUE, KEY~RE, KEY>=N also; a.b reaches into objects
 //	! until INSTANCE              the daemon no longer knows it
@@ -81,23 +82,27 @@ var commands = map[string]func(ts *testscript.TestScript, neg bool, args []strin
 	"converse":    cmdConverse,
 }
 
+// Whoever waits looks often at first, and the less the longer it takes: what is looked at
+// would have less of the machine.
 const (
-	pollEvery = 5 * time.Millisecond
-	patience  = 60 * time.Second // the machine may be busy; nothing waits so long that works
+	pollEvery  = 5 * time.Millisecond
+	pollAtMost = 100 * time.Millisecond
+	patience   = 60 * time.Second // the machine may be busy; nothing waits so long that works
 )
 
 // poll looks until it sees what is wanted. seen tells what it saw last.
 func poll(ts *testscript.TestScript, what string, look func() (ok bool, seen string)) {
-	deadline := time.Now().Add(patience)
+	begun := time.Now()
 	for {
 		ok, seen := look()
 		if ok {
 			return
 		}
-		if time.Now().After(deadline) {
+		waited := time.Since(begun)
+		if waited > patience {
 			ts.Fatalf("%s: not within %s; last seen: %s", what, patience, seen)
 		}
-		<-time.After(pollEvery)
+		<-time.After(min(max(waited/10, pollEvery), pollAtMost))
 	}
 }
 
@@ -128,11 +133,11 @@ func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func cmdWaitfor(ts *testscript.TestScript, neg bool, args []string) {
-	usage(ts, len(args) >= 2, "[!] waitfor socket|file|match|url|pid …")
+	usage(ts, len(args) >= 2, "[!] waitfor socket|file|match|url|output|pid …")
 	look := map[string]func(*testscript.TestScript, []string) bool{
-		"socket": answers, "file": exists, "match": matches, "url": serves, "pid": pidLives,
+		"socket": answers, "file": exists, "match": matches, "url": serves, "output": prints, "pid": pidLives,
 	}[args[0]]
-	usage(ts, look != nil, "[!] waitfor socket|file|match|url|pid …")
+	usage(ts, look != nil, "[!] waitfor socket|file|match|url|output|pid …")
 	poll(ts, "waitfor "+strings.Join(args, " "), func() (bool, string) {
 		return look(ts, args[1:]) != neg, strconv.FormatBool(neg)
 	})
@@ -167,6 +172,13 @@ func serves(_ *testscript.TestScript, args []string) bool {
 	}
 	_ = resp.Body.Close()
 	return resp.StatusCode < 400
+}
+
+func prints(ts *testscript.TestScript, args []string) bool {
+	usage(ts, len(args) >= 2, "waitfor output RE CMD ARG…")
+	re, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	return ts.Exec(args[1], args[2:]...) == nil && re.MatchString(ts.ReadFile("stdout"))
 }
 
 func pidLives(ts *testscript.TestScript, args []string) bool {

@@ -1,29 +1,6 @@
-package main
-
-import (
-	"errors"
-	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"os"
-	"os/exec"
-	"os/signal"
-	"path/filepath"
-	"strconv"
-	"strings"
-	"sync"
-	"syscall"
-	"time"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
-
-	"pm.example/proc"
-)
-
-// actor is a program whose arguments are its behaviour, done one after the
-// other. After the last it waits until a signal ends it.
+// Command actor is what pm runs in tests: a program whose arguments are its behaviour,
+// done one after the other. After the last it waits until a signal ends it. It starts
+// fast, whatever the tests are built with.
 //
 //	exit=N             ends with this code
 //	signal=NAME        dies of this signal; crash is signal=SEGV
@@ -54,9 +31,31 @@ import (
 //
 //	listen=ADDR        serves HTTP at a host:port or a socket's path, answering "here"
 //
-//	witness            writes down what becomes of it (see witness_test.go)
+//	witness            writes down what becomes of it (see witness.go)
 //	quit=N             ends such a witness with this code, restless at any time with any
-func actor() {
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+func main() {
 	for n, arg := range os.Args[1:] {
 		act(arg, os.Args[n+2:])
 	}
@@ -161,10 +160,18 @@ func dieOf(sig syscall.Signal) error {
 	select {}
 }
 
+// signalNumber knows TERM, and RTMIN+3, and RTMAX-1.
 func signalNumber(name string) syscall.Signal {
-	sig, err := proc.ParseSignal(name)
-	if err != nil {
-		fail(err)
+	if text, ok := strings.CutPrefix(name, "RTM"); ok {
+		for prefix, first := range map[string]int{"IN": 34, "AX": 64} { // signal(7); glibc keeps two for itself
+			if offset, err := strconv.Atoi(strings.TrimPrefix(text, prefix)); err == nil {
+				return syscall.Signal(first + offset)
+			}
+		}
+	}
+	sig := unix.SignalNum("SIG" + name)
+	if sig == 0 {
+		fail(fmt.Errorf("unknown signal %q", name))
 	}
 	return sig
 }
@@ -273,17 +280,13 @@ func actEscape(value string, _ []string) error {
 		return err
 	}
 	between := exec.Command(exe, "setsid="+value, "exit=0")
-	between.Env, between.Stdout, between.Stderr = []string{raceOptions}, os.Stdout, os.Stderr
+	between.Env, between.Stdout, between.Stderr = []string{}, os.Stdout, os.Stderr
 	return between.Run()
 }
 
-// raceOptions is all that is left of an environment that was cleared: without
-// it the race detector would make every actor wait at its end.
-const raceOptions = "GORACE=atexit_sleep_ms=10"
-
 func actFlee(string, []string) error {
 	<-time.After(5 * time.Millisecond)
-	if err := startActor([]string{"flee"}, []string{raceOptions}, true); err != nil {
+	if err := startActor([]string{"flee"}, []string{}, true); err != nil {
 		return err
 	}
 	os.Exit(0)
@@ -295,7 +298,7 @@ func actClearenv(_ string, rest []string) error {
 	if err != nil {
 		return err
 	}
-	return syscall.Exec(exe, append([]string{"actor"}, rest...), []string{raceOptions})
+	return syscall.Exec(exe, append([]string{"actor"}, rest...), nil)
 }
 
 func actUntag(string, []string) error {
