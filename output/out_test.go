@@ -8,9 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -252,7 +252,7 @@ func TestSharedFileUnfinished(t *testing.T) {
 		_, _ = w[0].WriteString("no end")
 		_, _ = w[1].WriteString("one\n")
 		for len(tree(t, dir)) == 0 || tree(t, dir)[0] != `log: "one\n"` {
-			runtime.Gosched()
+			<-time.After(time.Millisecond)
 		}
 	})
 	checkTree(t, dir, `log: "one\nno end"`)
@@ -328,40 +328,58 @@ func pumpInto(f *File) {
 	os.Exit(0)
 }
 
-// numbers writes the numbers below count, and closes w.
-func numbers(w *os.File, count int) {
+// numbers writes so many lines, each its number, into w, and closes it. written is how
+// many are.
+func numbers(w *os.File, count int, written *atomic.Int64) {
 	var b bytes.Buffer
 	for n := range count {
 		fmt.Fprintf(&b, "%d\n", n)
 		if n%37 == 0 {
 			_, _ = w.Write(b.Bytes())
 			b.Reset()
+			written.Store(int64(n))
 		}
 	}
 	_, _ = w.Write(b.Bytes())
 	_ = w.Close()
+	written.Store(int64(count))
 }
 
-// killPumps lets processes that run the named test read the pipe one after the
-// other: each is killed at some instant, the last ends with the pipe.
-func killPumps(t *testing.T, kills int, in *os.File, test string, env ...string) {
+// killPumps writes so many numbers into a pipe, and lets processes that run the named
+// test read it one after the other: each is killed at some instant while it works, the
+// last ends with the pipe.
+func killPumps(t *testing.T, kills, count int, test string, env ...string) {
 	t.Helper()
-	start := func() *exec.Cmd {
+	in, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	var written atomic.Int64
+	go numbers(out, count, &written) // ends when all is read
+	start := func() (*exec.Cmd, <-chan error) {
 		cmd := exec.Command("/proc/self/exe", "-test.run=^"+test+"$")
 		cmd.Env, cmd.ExtraFiles, cmd.Stderr = append(os.Environ(), env...), []*os.File{in}, os.Stderr
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		return cmd
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }() // ends with the process
+		return cmd, ended
 	}
 	for range kills {
-		cmd := start()
-		// At no moment in particular, but most often while it works.
-		<-time.After(time.Duration(rand.IntN(60)) * time.Millisecond)
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
+		pump, ended := start()
+		// What is written tells how far it has got, since the pipe is full. Two in three
+		// of all lines are read by those that are killed.
+		target := min(written.Load()+rand.Int64N(int64(count/kills*4/3)), int64(count))
+		for written.Load() < target && len(ended) == 0 {
+			<-time.After(time.Millisecond)
+		}
+		_ = pump.Process.Kill()
+		<-ended
 	}
-	if err := start().Wait(); err != nil {
+	_, ended := start()
+	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}
 }
@@ -387,15 +405,9 @@ func checkNumbers(t *testing.T, path string, count int) (files int) {
 // However often and whenever the writer of a file is killed, no line is lost,
 // doubled or torn, nor is a file.
 func TestFileSurvivesKills(t *testing.T) {
-	const kills, count = 40, 1_500_000
+	const kills, count = 40, 800_000
 	path := filepath.Join(t.TempDir(), "log")
-	in, out, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
-	go numbers(out, count) // ends when all is read
-	killPumps(t, kills, in, "TestFilePump", fileEnv+"="+path)
+	killPumps(t, kills, count, "TestFilePump", fileEnv+"="+path)
 	if files := checkNumbers(t, path, count); files < 20 {
 		t.Errorf("%d files", files)
 	}

@@ -123,13 +123,7 @@ func TestPrefixPump(*testing.T) {
 func TestChangedLinesSurviveKills(t *testing.T) {
 	const kills, count = 40, 600_000
 	path := filepath.Join(t.TempDir(), "log")
-	in, out, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
-	go numbers(out, count) // ends when all is read
-	killPumps(t, kills, in, "TestPrefixPump", fileEnv+"="+path)
+	killPumps(t, kills, count, "TestPrefixPump", fileEnv+"="+path)
 	got, files := whole(t, path)
 	if files < 50 {
 		t.Errorf("%d files", files)

@@ -1,14 +1,10 @@
 package output
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -133,16 +129,6 @@ func TestKeptOutputIsBounded(t *testing.T) {
 	}
 }
 
-// size is how many bytes the files of a log hold.
-func size(path string) (n int64) {
-	for _, slot := range []string{".0.data", ".1.data"} {
-		if info, err := os.Stat(path + slot); err == nil {
-			n += info.Size()
-		}
-	}
-	return n
-}
-
 const pumpEnv = "PM_TEST_PUMP"
 
 // TestPump is a process that reads its descriptor 3 into a log until it is killed
@@ -171,47 +157,9 @@ func TestPump(*testing.T) {
 // However often and whenever the reader of a pipe is killed, the next one goes
 // on, and no line is lost, doubled or torn.
 func TestKeptOutputSurvivesKills(t *testing.T) {
-	const kills, count = 40, 2_000_000
-	const whole = 14_888_890 // bytes of that many lines
+	const kills, count = 40, 800_000
 	path := filepath.Join(t.TempDir(), "web.0")
-	in, out, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
-	go func() { // ends when all is written, which the last reader makes possible
-		var b bytes.Buffer
-		for n := range count {
-			fmt.Fprintf(&b, "%d\n", n)
-			if n%37 == 0 {
-				_, _ = out.Write(b.Bytes())
-				b.Reset()
-			}
-		}
-		_, _ = out.Write(b.Bytes())
-		_ = out.Close()
-	}()
-	start := func() *exec.Cmd {
-		cmd := exec.Command("/proc/self/exe", "-test.run=^TestPump$")
-		cmd.Env, cmd.ExtraFiles, cmd.Stderr = append(os.Environ(), pumpEnv+"="+path), []*os.File{in}, os.Stderr
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		return cmd
-	}
-	for range kills {
-		cmd := start()
-		// It is killed at no moment in particular, but while it works. On a busy
-		// machine much is written before the kill comes, and all is before the last.
-		for target := min(size(path)+rand.Int64N(400_000), whole); size(path) < target; {
-			runtime.Gosched()
-		}
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	}
-	if err := start().Wait(); err != nil {
-		t.Fatal(err)
-	}
+	killPumps(t, kills, count, "TestPump", pumpEnv+"="+path)
 	got := lines(opened(t, 64<<20, path))
 	for n, line := range got {
 		if line != "stdout "+strconv.Itoa(n) {
