@@ -255,7 +255,7 @@ func (s *service) Upgrade(_ context.Context, by socket.Peer, req socket.UpgradeR
 	if err := executable(req.Binary); err != nil {
 		return &socket.Problem{Message: fmt.Sprintf("cannot upgrade to %s: %v", req.Binary, err), Hint: "name the new pm with --binary", Code: socket.CodeUsage}
 	}
-	s.command(by, "upgrade "+req.Binary)
+	s.command(by, upgradeVerb+req.Binary)
 	s.upgrade(req.Binary)
 	return nil
 }

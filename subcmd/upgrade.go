@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -31,8 +32,8 @@ Examples:
   pm upgrade
   pm upgrade --binary /opt/pm-2.0/bin/pm
 
-Exit status: 0 the new one is in charge; 1 the old one goes on; 2 there is no
-such binary; 5 the daemon cannot be reached; 6 you may not; 8 timed out.`,
+Exit status: 0 the new one is in charge; 1 it is not, and why is told; 2 there
+is no such binary; 5 the daemon cannot be reached; 6 you may not; 8 timed out.`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "binary", Destination: &o.binary, DefaultText: "the pm that you call", Usage: "the new pm is at `PATH`"},
 			&cli.DurationFlag{Name: "timeout", Destination: &o.timeout, Value: o.timeout, Usage: "wait at most `TIME`"},
@@ -59,21 +60,28 @@ func runUpgrade(ctx context.Context, e *env, o upgradeOptions) error {
 	if err != nil {
 		return err
 	}
+	keeper, err := daemonPID(ctx, client)
+	if err != nil {
+		return err
+	}
 	if err := client.Upgrade(ctx, socket.UpgradeRequest{Binary: binary}); err != nil {
 		return err
 	}
-	end, err := upgradeEnd(ctx, client, last)
+	end, err := upgradeEnd(ctx, client, keeper, last)
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return &socket.Problem{Message: fmt.Sprintf("the upgrade has not ended after %s", o.timeout), Hint: "pm events tells how it goes on", Code: socket.CodeTimeout}
 	case err != nil:
 		return err
-	case end.Type == eventUpgradeFailed:
-		return &socket.Problem{Message: end.Message, Code: socket.CodeFailed}
+	case end.Type != eventUpgraded:
+		return &socket.Problem{Message: failedUpgrade(end), Code: socket.CodeFailed}
 	}
 	_, err = fmt.Fprintln(e.stdout, "upgraded:", end.Message)
 	return err
 }
+
+// upgradeVerb begins the message of the event that tells who asked for an upgrade.
+const upgradeVerb = "upgrade "
 
 // newBinary returns the absolute path of the pm to upgrade to.
 func newBinary(path string) (string, error) {
@@ -92,25 +100,53 @@ func lastEvent(ctx context.Context, client *socket.Client) (last uint64, err err
 	return last, err
 }
 
-// errFound ends a stream of events that has brought the one that was awaited.
+// failedUpgrade says why there is no upgrade, by the event that has told so.
+func failedUpgrade(end socket.Event) string {
+	switch end.Type {
+	case eventDaemonStarted:
+		return "the daemon was killed amid the upgrade, and another has taken its place: " + end.Message
+	case eventWorkerStarted:
+		return "the daemon has not begun the upgrade, and the old program goes on: " + end.Message
+	default:
+		return end.Message
+	}
+}
+
+// errFound ends a stream of events that has brought one that was awaited.
 var errFound = errors.New("found")
 
 // upgradeEnd waits for the event that tells how an upgrade has ended, over the
-// restarts of workers that it takes.
-func upgradeEnd(ctx context.Context, client *socket.Client, last uint64) (end socket.Event, err error) {
+// restarts of workers that it takes: by the program in charge; or by another daemon
+// than that of keeper, or a worker that was started for no upgrade, since nobody else
+// knows of this one any more.
+func upgradeEnd(ctx context.Context, client *socket.Client, keeper int, last uint64) (end socket.Event, err error) {
+	asked := false
 	for ctx.Err() == nil {
 		err = client.Events(ctx, socket.EventsRequest{Follow: true, Since: last}, func(e socket.Event) error {
-			last = e.Seq
-			if e.Type == eventUpgraded || e.Type == eventUpgradeFailed {
-				end = e
+			last, end = e.Seq, e
+			switch e.Type {
+			case eventCommand:
+				asked = asked || strings.HasPrefix(e.Message, upgradeVerb)
+			case eventUpgraded, eventUpgradeFailed, eventDaemonStarted:
 				return errFound
+			case eventWorkerStarted:
+				if asked {
+					return errFound
+				}
 			}
 			return nil
 		})
-		var problem *socket.Problem
 		if errors.Is(err, errFound) {
-			return end, nil
+			if end.Type != eventDaemonStarted {
+				return end, nil
+			}
+			now, err := daemonPID(ctx, client)
+			if err == nil && now != keeper {
+				return end, nil
+			}
+			continue // it is the new program, on trial
 		}
+		var problem *socket.Problem
 		if err != nil && !(errors.As(err, &problem) && problem.Lost()) {
 			return end, err
 		}
