@@ -103,13 +103,14 @@ func withDetail(detail string) string {
 }
 
 // request chooses instances, lets act do something to each, and waits until
-// settled is true of each or ctx ends, which is not an error.
+// settled is true of each or ctx ends, which is not an error. It is begun in any case:
+// ctx is how long somebody waits.
 func (g *Group) request(ctx context.Context, sel []Selector, act func([]*instance) error, settled func(*instance) (Outcome, bool)) (out []Outcome, unknown []Selector, err error) {
 	var (
 		w      *watch
 		refuse error
 	)
-	err = g.do(ctx, func() {
+	err = g.do(context.WithoutCancel(ctx), func() {
 		var list []*instance
 		if list, unknown = g.choose(sel); len(list) == 0 {
 			return

@@ -283,6 +283,22 @@ func TestStartTimesOut(t *testing.T) {
 	}, quiet)
 }
 
+// Whoever has no time to wait is told so, and what he asked for is begun.
+func TestRequestIsBegunInAnyCase(t *testing.T) {
+	play(t, always(forever), func(b *bench) {
+		past, cancel := context.WithCancel(b.t.Context())
+		cancel()
+		for range 20 {
+			if _, _, err := b.g.Stop(past, sel(t, "web"), true); err != nil {
+				t.Errorf("stop: %v", err)
+			}
+			if out, _, err := b.g.Start(b.t.Context(), sel(t, "web"), true); err != nil || out[0].Message == "already running" {
+				t.Errorf("start: %+v, %v", out, err)
+			}
+		}
+	}, service("web"))
+}
+
 func TestPolicies(t *testing.T) {
 	for _, c := range []struct {
 		restart Restart
