@@ -24,7 +24,8 @@ type announcer struct {
 	changed chan struct{} // holds a token when programs may have changed
 
 	served   chan struct{} // closed when clients are served
-	ready    atomic.Bool   // the manager was told so
+	ready    atomic.Bool   // the manager has heard so
+	deaf     atomic.Bool   // it did not take what was told last
 	stopping atomic.Bool
 }
 
@@ -37,6 +38,9 @@ func newAnnouncer(getenv func(string) string, group *runner.Group, events *event
 
 // A status is told at most this often; one who looks sees no difference.
 const statusPause = 100 * time.Millisecond
+
+// tellAgain is the pause after which what the manager did not take is told again.
+const tellAgain = time.Second
 
 // The end of programs may take long, but not without the daemon: every few
 // seconds it asks for more time.
@@ -111,10 +115,21 @@ func (a *announcer) pause(ctx context.Context) bool {
 // beat is how often the manager hears of a daemon at rest; 0: never.
 func (a *announcer) beat() time.Duration {
 	every := a.manager.Watchdog / 2
-	if a.stopping.Load() && (every == 0 || every > stoppingBeat) {
-		every = stoppingBeat
+	if a.stopping.Load() {
+		every = sooner(every, stoppingBeat)
+	}
+	if a.deaf.Load() {
+		every = sooner(every, tellAgain)
 	}
 	return every
+}
+
+// sooner returns the shorter of two pauses, of which the first may be none.
+func sooner(pause, other time.Duration) time.Duration {
+	if pause == 0 {
+		return other
+	}
+	return min(pause, other)
 }
 
 // look tells what the group says. It reports whether that has answered.
@@ -134,20 +149,24 @@ func (a *announcer) look(ctx context.Context, last *string) bool {
 	if stopping {
 		lines = append(lines, systemd.ExtendTimeout(stoppingGrace))
 	}
-	if text := statusText(list, stopping); text != *last {
+	text := statusText(list, stopping)
+	if text != *last {
 		lines = append(lines, systemd.Status(text))
+	}
+	if len(lines) == 0 || a.tell(lines...) {
 		*last = text
+		a.ready.Store(true)
 	}
-	if len(lines) > 0 {
-		a.tell(lines...)
-	}
-	a.ready.Store(true)
 	return true
 }
 
-// tell tells the manager. One that does not hear is not the daemon's affair: it
-// acts by what it has heard.
-func (a *announcer) tell(lines ...string) { _ = a.manager.Tell(lines...) }
+// tell tells the manager, and reports whether that has taken it. Why not is no affair
+// of the daemon's.
+func (a *announcer) tell(lines ...string) (heard bool) {
+	heard = a.manager.Tell(lines...) == nil
+	a.deaf.Store(!heard)
+	return heard
+}
 
 // serving tells that clients are served from now on.
 func (a *announcer) serving() { close(a.served) }
@@ -165,7 +184,12 @@ func (a *announcer) reloading() (done func()) {
 		return func() {}
 	}
 	a.tell(systemd.Reloading())
-	return func() { a.tell(systemd.Ready) }
+	return func() {
+		if !a.tell(systemd.Ready) {
+			a.ready.Store(false)
+			a.note()
+		}
+	}
 }
 
 // mostTroubled is how many instances a status names that are not as they should

@@ -463,7 +463,7 @@ func cmdSMTPD(ts *testscript.TestScript, neg bool, args []string) {
 
 func cmdNotifyd(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) == 1, "notifyd LOG")
-	path := filepath.Join(filepath.Dir(ts.Getenv("PM_SOCKET")), "notify")
+	path := ts.Getenv("PM_SOCKET") + ".notify"
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	ts.Check(err)
 	log, err := os.Create(ts.MkAbs(args[0]))
