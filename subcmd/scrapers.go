@@ -80,13 +80,15 @@ func (s *scrapers) start(key outputKey, p *config.Program) {
 	finish := make(chan struct{})
 	job := &scrapeJob{program: p, index: key.index, cancel: cancel, finish: sync.OnceFunc(func() { close(finish) }), done: make(chan struct{})}
 	before := s.jobs[key]
+	if before != nil {
+		before.cancel() // what it has not delivered is read again
+	}
 	s.jobs[key] = job
 	s.hold(job)
 	s.alive.Go(func() { // ends with cancel or finish
 		defer close(job.done)
 		defer cancel()
 		if before != nil {
-			before.cancel() // what it had not delivered is read again
 			<-before.done
 		}
 		s.work(ctx, finish, job)
