@@ -54,12 +54,12 @@ func flock(f *os.File) (err error) {
 		}
 		keeper, worker := holders(f)
 		late := time.Now().After(until)
-		switch {
-		case lives(keeper):
+		if lives(keeper) {
 			return err
-		case hangs(worker, late):
-			_ = worker.Kill(workerName) // what fails is tried again, or told as the lock
-		case late:
+		}
+		if name, hangs := hangs(worker, late); hangs {
+			_ = worker.Kill(name) // what fails is tried again, or told as the lock
+		} else if late {
 			return err
 		}
 	}
@@ -71,18 +71,20 @@ func lives(id proc.Identity) bool {
 	return there && p.State != 'Z' && p.State != 'X'
 }
 
-// hangs reports whether a worker without a keeper is stopped, or late: it has not
-// noticed that it is the keeper's heir. Nobody needs it any more; it only
-// keeps others from taking over the programs.
-func hangs(worker proc.Identity, late bool) bool {
+// hangs reports whether a worker without a keeper, and of which name, is stopped or late: it has not
+// noticed that it is the keeper's heir, or has not begun to be it. Nobody needs it any
+// more; it only keeps others from taking over the programs.
+func hangs(worker proc.Identity, late bool) (name string, hangs bool) {
 	p, there := worker.Look()
-	return there && p.Name == workerName && (p.State == 'T' || p.State == 't' || late && p.State != 'Z' && p.State != 'X')
+	known := p.Name == workerName || p.Name == heirName
+	return p.Name, there && known && (p.State == 'T' || p.State == 't' || late && p.State != 'Z' && p.State != 'X')
 }
 
 // What process lists call the processes of a daemon.
 const (
 	keeperName = "pm"
 	workerName = "pm-worker"
+	heirName   = "exe" // a worker that has become the keeper, by /proc/self/exe, until it has the name of one
 )
 
 // holderForm is how a lock file names the keeper and the worker: of one length,
