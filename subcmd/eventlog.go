@@ -107,7 +107,8 @@ func (l *eventLog) committed() {
 }
 
 // restore puts back the events of an earlier worker, oldest first. Those after
-// logged, unless that is 0, it has not brought to the log any more.
+// logged it has not brought to the log any more. If that is 0, nobody has noted so yet:
+// then it is noted here, for the next worker.
 func (l *eventLog) restore(events []socket.Event, logged uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -117,6 +118,9 @@ func (l *eventLog) restore(events []socket.Event, logged uint64) {
 		if logged > 0 && e.Seq > logged {
 			l.enqueue(e)
 		}
+	}
+	if logged == 0 && l.state != nil {
+		l.state.setLogged(l.seq)
 	}
 	l.seq = max(l.seq, uint64(time.Now().UnixMicro()))
 }

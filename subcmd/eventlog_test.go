@@ -51,13 +51,14 @@ func loggedOf(t *testing.T, dir string, runs bool, messages ...string) string {
 // and nothing comes twice.
 func TestEventsLoggedByTheNextWorker(t *testing.T) {
 	dir := t.TempDir()
+	loggedOf(t, dir, false, "zero") // the first there has ever been
 	loggedOf(t, dir, true, "one", "two")
 	loggedOf(t, dir, false, "three")
 	loggedOf(t, dir, false, "four")
 	loggedOf(t, dir, true, "five")
 	log := loggedOf(t, dir, true)
 	last := -1
-	for _, m := range []string{"one", "two", "three", "four", "five"} {
+	for _, m := range []string{"zero", "one", "two", "three", "four", "five"} {
 		at := strings.Index(log, "message="+m)
 		if strings.Count(log, "message="+m) != 1 || at < last {
 			t.Errorf("%s is missing, comes twice or in the wrong place:\n%s", m, log)
