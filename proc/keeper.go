@@ -586,8 +586,11 @@ func (k *Keeper) tellEmpty(t *tree) {
 	k.tell(Event{ID: t.id, Kind: Empty, PID: t.pid, At: time.Now()})
 }
 
-// List returns the pid of every task's leader that lives.
+// List returns the pid of every task's leader that lives. It waits for launches that
+// are under way: so there is no program, however young, that it does not tell of.
 func (k *Keeper) List() map[string]int {
+	k.launching.Lock() // a program runs a moment before it is written down
+	defer k.launching.Unlock()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	out := make(map[string]int, len(k.tasks))

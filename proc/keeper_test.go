@@ -106,6 +106,33 @@ func TestSpawnAndExit(t *testing.T) {
 	}
 }
 
+// A program may act before its launch is written down: who asks who runs waits for that.
+func TestListWaitsForLaunches(t *testing.T) {
+	k := keeper(t)
+	in := &inbox{t: t, k: k}
+	for n := range 20 {
+		id := strconv.Itoa(n)
+		under, goOn := make(chan struct{}), make(chan struct{})
+		k.Spawn(id, 0, func() (*Command, error) {
+			close(under)
+			<-goOn
+			return run("sleep", "60")()
+		})
+		<-under
+		list := make(chan map[string]int)
+		go func() { list <- k.List() }()
+		runtime.Gosched()
+		close(goOn)
+		if _, there := (<-list)[id]; !there {
+			t.Errorf("launch %d: nobody runs", n)
+		}
+		k.Kill(id)
+		in.next(id, Spawned)
+		in.next(id, Exited)
+		in.next(id, Empty)
+	}
+}
+
 func TestChildCircumstances(t *testing.T) {
 	k := keeper(t)
 	in := &inbox{t: t, k: k}
