@@ -33,7 +33,9 @@ func TestUpgradeEnds(t *testing.T) {
 			}
 			now := keeper
 			path, _ := (&puppet{
-				status: func([]string) (socket.Status, error) { return socket.Status{Daemon: socket.DaemonInfo{Keeper: now}}, nil },
+				status: func([]string) (socket.Status, error) {
+					return socket.Status{Daemon: socket.DaemonInfo{Keeper: now}}, nil
+				},
 				events: func(_ context.Context, req socket.EventsRequest, emit func(socket.Event) error) error {
 					if !req.Follow {
 						return nil
