@@ -332,8 +332,9 @@ func zombieStatus(pid int) (Status, bool) {
 		return Status{}, false
 	}
 	const exitCode = 52 - 3 // the first after the name is the third
+	st, err := parseStat(data)
 	fields := bytes.Fields(data[bytes.LastIndexByte(data, ')')+1:])
-	if len(fields) <= exitCode || string(fields[0]) != "Z" {
+	if err != nil || len(fields) <= exitCode || st.state != 'Z' || st.threads > 1 {
 		return Status{}, false
 	}
 	code, err := strconv.Atoi(string(fields[exitCode]))

@@ -82,7 +82,30 @@ func readStat(pid int) (stat, error) {
 	if err != nil {
 		return stat{}, err
 	}
-	return parseStat(buf[:n])
+	st, err := parseStat(buf[:n])
+	if err == nil && st.state == 'Z' && st.threads > 1 {
+		st.state = othersState(pid)
+	}
+	return st, err
+}
+
+// othersState returns the state of a process whose first thread has ended, as by
+// pthread_exit(3): the kernel calls it a zombie, but it lives as long as others do. It is
+// stopped only if all of them are.
+func othersState(pid int) byte {
+	state := byte('Z')
+	dir := "/proc/" + strconv.Itoa(pid) + "/task"
+	_ = eachName(dir, func(tid []byte) {
+		data, err := slurp(dir + "/" + string(tid) + "/stat")
+		if err != nil {
+			return
+		}
+		st, err := parseStat(data)
+		if err == nil && st.state != 'Z' && st.state != 'X' && (state == 'Z' || state == 'T') {
+			state = st.state
+		}
+	})
+	return state
 }
 
 // forkNoExec is PF_FORKNOEXEC of the kernel.

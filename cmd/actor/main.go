@@ -28,6 +28,7 @@
 //	flee               goes on as ever new processes that look like the last one's orphan
 //	clearenv           goes on without any environment
 //	untag              lowers the limit by which pm knows its processes
+//	headless           ends its main thread, and goes on in others
 //
 //	listen=ADDR        serves HTTP at a host:port or a socket's path, answering "here"
 //
@@ -45,6 +46,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -54,6 +56,12 @@ import (
 
 	"golang.org/x/sys/unix"
 )
+
+// headless ends the main thread, so main has to run on it.
+func init() { runtime.LockOSThread() }
+
+// self is the path of this program, which a process without its main thread cannot ask for.
+var self, _ = os.Executable()
 
 func main() {
 	for n, arg := range os.Args[1:] {
@@ -103,6 +111,7 @@ func acts() map[string]func(value string, rest []string) error {
 		"flee":     actFlee,
 		"clearenv": actClearenv,
 		"untag":    actUntag,
+		"headless": actHeadless,
 		"listen":   actListen,
 
 		"witness":  actWitness,
@@ -259,11 +268,7 @@ func actFork(value string, _ []string) error {
 
 // startActor starts another actor, and reaps it whenever it ends.
 func startActor(args, env []string, session bool) error {
-	exe, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	cmd := exec.Command(exe, args...)
+	cmd := exec.Command(self, args...)
 	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = env, os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: session}
 	if err := cmd.Start(); err != nil {
@@ -275,11 +280,7 @@ func startActor(args, env []string, session bool) error {
 
 // actEscape starts a process in between, which starts the actor and ends.
 func actEscape(value string, _ []string) error {
-	exe, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	between := exec.Command(exe, "setsid="+value, "exit=0")
+	between := exec.Command(self, "setsid="+value, "exit=0")
 	between.Env, between.Stdout, between.Stderr = []string{}, os.Stdout, os.Stderr
 	return between.Run()
 }
@@ -294,16 +295,23 @@ func actFlee(string, []string) error {
 }
 
 func actClearenv(_ string, rest []string) error {
-	exe, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	return syscall.Exec(exe, append([]string{"actor"}, rest...), nil)
+	return syscall.Exec(self, append([]string{"actor"}, rest...), nil)
 }
 
 func actUntag(string, []string) error {
 	low := unix.Rlimit{Cur: 1000, Max: 1000}
 	return unix.Prlimit(0, unix.RLIMIT_RTTIME, &low, nil)
+}
+
+func actHeadless(_ string, rest []string) error {
+	go func() { // ends with the process
+		for n, arg := range rest {
+			act(arg, rest[n+1:])
+		}
+		linger()
+	}()
+	_, _, errno := syscall.Syscall(unix.SYS_EXIT, 0, 0, 0)
+	return errno
 }
 
 func actListen(addr string, _ []string) error {

@@ -121,7 +121,11 @@ func readStat(pid int) (stat, bool) {
 	}
 	fields := strings.Fields(string(data[end+1:]))
 	ppid, err := strconv.Atoi(fields[1])
-	return stat{comm: string(data[open+1 : end]), state: fields[0][0], ppid: ppid}, err == nil
+	st := stat{comm: string(data[open+1 : end]), state: fields[0][0], ppid: ppid}
+	if threads := fields[17]; threads != "1" && st.state == 'Z' {
+		st.state = 'S' // its first thread has ended, others have not
+	}
+	return st, err == nil
 }
 
 func living(pid int) bool {
