@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -87,15 +88,34 @@ func openSpool(dir string, limit int64, tell func(string), c *counters) (*spool,
 		return nil, fmt.Errorf("cannot use the spool: %w", err)
 	}
 	s := &spool{dir: dir, lock: lock, limit: limit, tell: tell, counters: c}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := flock(lock); err != nil {
 		_ = lock.Close()
-		return nil, fmt.Errorf("spool %s is in use by another process: each needs a directory of its own", dir)
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("spool %s is in use by another process: each needs a directory of its own", dir)
+		}
+		return nil, fmt.Errorf("cannot lock the spool %s: %w", dir, err)
 	}
 	if err := s.load(); err != nil {
 		_ = lock.Close()
 		return nil, fmt.Errorf("cannot read the spool: %w", err)
 	}
 	return s, nil
+}
+
+// Waits for a lock whose holder was killed a moment ago: its threads end one by one.
+const (
+	lockPatience = time.Second
+	lockPause    = 10 * time.Millisecond
+)
+
+// flock takes a lock, or returns EWOULDBLOCK if another process keeps it.
+func flock(f *os.File) error {
+	for until := time.Now().Add(lockPatience); ; time.Sleep(lockPause) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(until) {
+			return err
+		}
+	}
 }
 
 // load finds the segments of an earlier process and where it was in them.

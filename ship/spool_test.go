@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // spoolOf makes a spool with these records, and returns the file that they
@@ -82,6 +83,14 @@ func TestSpoolIsDamaged(t *testing.T) {
 		t.Error("what is lost is not counted")
 	}
 	check1(t, s.close())
+}
+
+// A process that was killed may hold its spool a moment longer.
+func TestSpoolIsWaitedFor(t *testing.T) {
+	dir := t.TempDir()
+	before := reopen(t, dir)
+	time.AfterFunc(5*lockPause, func() { _ = before.lock.Close() })
+	check1(t, reopen(t, dir).close())
 }
 
 // A spool has a limit, is for one process, and keeps what others have put into
