@@ -273,6 +273,9 @@ func newKeeper(log *slog.Logger, waits int, heir bool) (*Keeper, error) {
 	for _, s := range all[1:] {
 		k.done.Go(func() { k.spawner(ctx, s) }) // ends with ctx
 	}
+	if own := all[0].pin; own != nil {
+		own.givesWay = true // what it launches is a replacement, and has nobody behind it
+	}
 	go k.reaper(ctx, all[0])             // ends with ctx, but not before the next death of a child
 	k.done.Go(func() { k.janitor(ctx) }) // ends with ctx
 	return k, nil

@@ -18,13 +18,19 @@ import (
 // The child may run anywhere again before it does anything else. Where somebody has
 // restricted this process, by an affinity or a cpuset(7), nothing is pinned: the kernel
 // does not tell the one from the other, so what was there could not be put back.
+//
+// A thread that gives way is moreover a batch thread meanwhile, as sched(7) calls it: when
+// the execve wakes it, it does not take the processor from the program, but goes on when
+// that waits for the first time, or has used up its turn. That is another tenth.
 type pin struct {
-	online  processors // all that there are; none: nothing is pinned
-	all     processors // what the kernel takes for these, also when they become more
-	one     processors // the one that the thread is on, while it is pinned
-	now     processors // room
-	witness uintptr    // a thread of this process that never launches
-	held    bool       // the thread is pinned
+	givesWay bool
+	online   processors // all that there are; none: nothing is pinned
+	all      processors // what the kernel takes for these, also when they become more
+	one      processors // the one that the thread is on, while it is pinned
+	now      processors // room
+	witness  uintptr    // a thread of this process that never launches
+	held     bool       // the thread is pinned
+	batch    bool       // and gives way
 }
 
 // processors is a cpu_set_t of as many processors as Linux can have.
@@ -60,6 +66,7 @@ func (p *pin) hold() {
 	p.one[cpu/64] = 1 << (cpu % 64)
 	p.held = p.one.set() == 0
 	p.one[cpu/64] = 0
+	p.batch = p.held && p.givesWay && policy() == unix.SCHED_NORMAL && setPolicy(unix.SCHED_BATCH) == 0
 }
 
 // release lets the child that the calling thread has cloned run where it may.
@@ -67,6 +74,9 @@ func (p *pin) hold() {
 //go:nosplit
 //go:norace
 func (p *pin) release() {
+	if p.batch {
+		setPolicy(unix.SCHED_NORMAL)
+	}
 	if p.held {
 		p.all.set()
 	}
@@ -78,6 +88,9 @@ func (p *pin) release() {
 //go:nosplit
 //go:norace
 func (p *pin) resume() {
+	if p.batch && policy() == unix.SCHED_BATCH { // else somebody has changed it
+		setPolicy(unix.SCHED_NORMAL)
+	}
 	if !p.held {
 		return
 	}
@@ -85,6 +98,25 @@ func (p *pin) resume() {
 	if p.now.get(p.witness) == 0 && !p.now.are(&p.online) {
 		p.now.set()
 	}
+}
+
+// policy returns the scheduling policy of the calling thread, with its flags.
+//
+//go:nosplit
+//go:norace
+func policy() uintptr {
+	policy, _, _ := syscall.RawSyscall(unix.SYS_SCHED_GETSCHEDULER, 0, 0, 0)
+	return policy
+}
+
+// setPolicy makes it one of those that have no priority of their own; the niceness stays.
+//
+//go:nosplit
+//go:norace
+func setPolicy(policy uintptr) syscall.Errno {
+	var none int32 // struct sched_param
+	_, _, errno := syscall.RawSyscall(unix.SYS_SCHED_SETSCHEDULER, 0, policy, uintptr(unsafe.Pointer(&none)))
+	return errno
 }
 
 // are reports whether two sets are the same.

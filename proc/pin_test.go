@@ -2,6 +2,7 @@ package proc
 
 import (
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -80,6 +81,36 @@ func TestParseProcessors(t *testing.T) {
 		if ok := p.parse([]byte(text)); ok != (want >= 0) || ok && p.count() != want {
 			t.Errorf("%q: %d processors, %v", text, p.count(), ok)
 		}
+	}
+}
+
+// Nothing of how a replacement is launched is left to it, nor to the thread that has
+// launched it.
+func TestSuccessorIsNoBatchProcess(t *testing.T) {
+	k := keeper(t)
+	in := &inbox{t: t, k: k}
+	k.Spawn("first", 0, run("sleep", "60"))
+	pid := in.next("first", Spawned).PID
+	const field = 41 - 3 // of stat: the policy; the first behind the name is the third
+	k.Plan("first", Successor{ID: "second", Except: true, Command: &Command{
+		Argv: []string{"cat", "/proc/self/stat"}, Env: os.Environ(), Stdout: Stdio{Kind: Pipe},
+	}})
+	_ = unix.Kill(pid, unix.SIGKILL)
+	in.next("first", Exited)
+	in.next("first", Empty)
+	check := func(who, text string) {
+		t.Helper()
+		_, text, _ = strings.Cut(text, ") ")
+		if policy := strings.Fields(text)[field]; policy != "0" {
+			t.Errorf("%s has policy %s", who, policy)
+		}
+	}
+	check("the program", read(t, in.next("second", Spawned).Stdout))
+	in.next("second", Exited)
+	threads, _ := filepath.Glob("/proc/self/task/*/stat")
+	for _, path := range threads {
+		text, _ := os.ReadFile(path)
+		check(path, string(text))
 	}
 }
 
