@@ -57,13 +57,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// headless ends the main thread, so main has to run on it.
-func init() { runtime.LockOSThread() }
-
 // self is the path of this program, which a process without its main thread cannot ask for.
 var self, _ = os.Executable()
 
 func main() {
+	runtime.LockOSThread() // headless wants to be on the main thread
 	for n, arg := range os.Args[1:] {
 		act(arg, os.Args[n+2:])
 	}
@@ -304,6 +302,9 @@ func actUntag(string, []string) error {
 }
 
 func actHeadless(_ string, rest []string) error {
+	if unix.Gettid() != os.Getpid() { // main came to another thread before it was locked
+		return syscall.Exec(self, append([]string{"actor", "headless"}, rest...), os.Environ())
+	}
 	go func() { // ends with the process
 		for n, arg := range rest {
 			act(arg, rest[n+1:])

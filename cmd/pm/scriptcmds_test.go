@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -379,12 +380,24 @@ func cmdEndprocs(ts *testscript.TestScript, neg bool, args []string) {
 	killAll(func() []int { return processesOf(dir) })
 }
 
+// ports counts those that scripts have been given. They lie below the ones that the
+// kernel gives to whoever asks for any, so no other script gets them.
+var ports atomic.Int32
+
 func cmdFreeport(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, !neg && len(args) == 1, "freeport VAR")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	ts.Check(err)
-	ts.Setenv(args[0], strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
-	ts.Check(l.Close())
+	const first, last = 20_000, 32_000
+	for range last - first {
+		port := strconv.Itoa(first + (os.Getpid()+int(ports.Add(1)))%(last-first))
+		l, err := net.Listen("tcp", "127.0.0.1:"+port)
+		if err != nil {
+			continue // somebody else has it
+		}
+		ts.Check(l.Close())
+		ts.Setenv(args[0], port)
+		return
+	}
+	ts.Fatalf("no port is free")
 }
 
 func cmdHTTPD(ts *testscript.TestScript, neg bool, args []string) {
