@@ -48,6 +48,24 @@ func TestPin(t *testing.T) {
 		p.resume()
 		where(home)
 
+		// A thread that gives way has its policy back, if it was the usual one.
+		p.givesWay = true
+		p.hold()
+		if policy() != unix.SCHED_BATCH {
+			t.Errorf("policy %d", policy())
+		}
+		p.resume()
+		if policy() != unix.SCHED_NORMAL {
+			t.Errorf("policy %d afterwards", policy())
+		}
+		setPolicy(unix.SCHED_IDLE)
+		p.hold()
+		p.release()
+		if p.resume(); policy() != unix.SCHED_IDLE {
+			t.Errorf("policy %d, and it was another", policy())
+		}
+		setPolicy(unix.SCHED_NORMAL)
+
 		// Whoever has restricted the thread before finds it so afterwards …
 		one.set()
 		p.hold()
