@@ -3,6 +3,8 @@ package proc
 import (
 	"context"
 	"errors"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,6 +30,28 @@ func (i Identity) Look() (Process, bool) {
 		return Process{}, false
 	}
 	return Process{PID: i.PID, Name: st.comm, State: st.state}, true
+}
+
+// Ending reports whether the process has ended or is about to, because it was killed or
+// its first thread ends. Until its last thread has ended it still holds what it holds.
+func (i Identity) Ending() bool {
+	st, err := readStat(i.PID)
+	if err != nil || st.start != i.Start || st.state == 'Z' || st.state == 'X' || st.exiting || st.headless {
+		return true
+	}
+	status, err := slurp("/proc/" + strconv.Itoa(i.PID) + "/status")
+	if err != nil {
+		return true
+	}
+	for line := range strings.Lines(string(status)) {
+		if key, set, _ := strings.Cut(line, ":"); key == "SigPnd" || key == "ShdPnd" {
+			pending, _ := strconv.ParseUint(strings.TrimSpace(set), 16, 64)
+			if pending&(1<<(unix.SIGKILL-1)) != 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // Kill kills the process if it still is called name, and no other.

@@ -23,6 +23,9 @@ type stat struct {
 	forked  bool // and has not executed a program since
 	threads int
 	start   uint64 // clock ticks after boot: with the pid, an identity
+
+	exiting  bool // it is about to be a zombie
+	headless bool // its first thread has ended, others have not: state is theirs
 }
 
 var errStat = errors.New("not the text of /proc/PID/stat")
@@ -85,13 +88,14 @@ func readStat(pid int) (stat, error) {
 	st, err := parseStat(buf[:n])
 	if err == nil && st.state == 'Z' && st.threads > 1 {
 		st.state = othersState(pid)
+		st.headless = st.state != 'Z'
 	}
 	return st, err
 }
 
 // othersState returns the state of a process whose first thread has ended, as by
-// pthread_exit(3): the kernel calls it a zombie, but it lives as long as others do. It is
-// stopped only if all of them are.
+// pthread_exit(3): the kernel calls it a zombie, but it lives as long as others do that are
+// not ending themselves. It is stopped only if all of them are.
 func othersState(pid int) byte {
 	state := byte('Z')
 	dir := "/proc/" + strconv.Itoa(pid) + "/task"
@@ -101,15 +105,18 @@ func othersState(pid int) byte {
 			return
 		}
 		st, err := parseStat(data)
-		if err == nil && st.state != 'Z' && st.state != 'X' && (state == 'Z' || state == 'T') {
+		if err == nil && !st.exiting && st.state != 'Z' && st.state != 'X' && (state == 'Z' || state == 'T') {
 			state = st.state
 		}
 	})
 	return state
 }
 
-// forkNoExec is PF_FORKNOEXEC of the kernel.
-const forkNoExec = 0x40
+// Flags of a process, which the kernel calls PF_EXITING and PF_FORKNOEXEC.
+const (
+	isExiting  = 0x4
+	forkNoExec = 0x40
+)
 
 // parseStat reads the text of /proc/PID/stat. The name may hold anything, also
 // spaces and parentheses, so it ends at the last one.
@@ -133,7 +140,7 @@ func parseStat(data []byte) (stat, error) {
 		case 6:
 			var flags int
 			flags, good = digits(field)
-			st.forked = flags&forkNoExec != 0
+			st.forked, st.exiting = flags&forkNoExec != 0, flags&isExiting != 0
 		case 17:
 			st.threads, good = digits(field)
 		case 19:

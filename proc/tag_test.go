@@ -47,9 +47,9 @@ func TestParseTag(t *testing.T) {
 func TestParseStat(t *testing.T) {
 	const rest = " 7 8 0 -1 4194560 0 0 0 0 1 2 3 4 20 0 1 0 4242 0 0"
 	for text, want := range map[string]stat{
-		"12 (sh) S 1" + rest:            {12, "sh", 'S', 1, 8, false, 1, 4242},
-		"12 (a) b (c)) Z 99" + rest:     {12, "a) b (c)", 'Z', 99, 8, false, 1, 4242},
-		"12 () R 1" + rest + " 1 2 3\n": {12, "", 'R', 1, 8, false, 1, 4242},
+		"12 (sh) S 1" + rest:            {12, "sh", 'S', 1, 8, false, 1, 4242, false, false},
+		"12 (a) b (c)) Z 99" + rest:     {12, "a) b (c)", 'Z', 99, 8, false, 1, 4242, false, false},
+		"12 () R 1" + rest + " 1 2 3\n": {12, "", 'R', 1, 8, false, 1, 4242, false, false},
 	} {
 		if got, err := parseStat([]byte(text)); err != nil || got != want {
 			t.Errorf("parseStat(%q) = %+v, %v, want %+v", text, got, err, want)

@@ -54,7 +54,7 @@ func flock(f *os.File) (err error) {
 		}
 		keeper, worker := holders(f)
 		late := time.Now().After(until)
-		if lives(keeper) {
+		if !keeper.Ending() {
 			return err
 		}
 		if name, hangs := hangs(worker, late); hangs {
@@ -63,12 +63,6 @@ func flock(f *os.File) (err error) {
 			return err
 		}
 	}
-}
-
-// lives reports whether a process is there and not about to be gone.
-func lives(id proc.Identity) bool {
-	p, there := id.Look()
-	return there && p.State != 'Z' && p.State != 'X'
 }
 
 // hangs reports whether a worker without a keeper, and of which name, is stopped or late: it has not
