@@ -319,10 +319,13 @@ func (s *server) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	}
 	w.Header().Set("Connection", "close")
 	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
+	switch {
+	case errors.As(err, &tooLarge):
 		p := badRequest("the body is larger than %d bytes", tooLarge.Limit)
 		p.status = http.StatusRequestEntityTooLarge
 		return nil, p
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, &Problem{Message: fmt.Sprintf("the body has not come within %s", s.bounds.read), Code: CodeTimeout, status: http.StatusRequestTimeout}
 	}
 	return nil, badRequest("cannot read the body: %v", err)
 }

@@ -312,10 +312,14 @@ func TestHalfRequests(t *testing.T) {
 			if _, err := io.WriteString(conn, half); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := io.ReadAll(conn); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			answer, err := io.ReadAll(conn)
+			if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 				return // reset instead of closed: as good
 			} else if err != nil {
 				t.Error("the connection stays open")
+			}
+			if strings.HasPrefix(half, "POST") && !strings.HasPrefix(string(answer), "HTTP/1.1 408 ") {
+				t.Errorf("answered %q", answer)
 			}
 		})
 	}
