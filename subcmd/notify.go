@@ -25,8 +25,9 @@ type announcer struct {
 
 	served   chan struct{} // closed when clients are served
 	ready    atomic.Bool   // the manager has heard so
-	deaf     atomic.Bool   // it did not take what was told last
 	stopping atomic.Bool
+	ending   atomic.Bool  // it has heard that, too
+	again    atomic.Int64 // when it is told again what it did not take, in ns; 0: there is nothing
 }
 
 func newAnnouncer(getenv func(string) string, group *runner.Group, events *eventLog) *announcer {
@@ -39,8 +40,12 @@ func newAnnouncer(getenv func(string) string, group *runner.Group, events *event
 // A status is told at most this often; one who looks sees no difference.
 const statusPause = 100 * time.Millisecond
 
-// tellAgain is the pause after which what the manager did not take is told again.
-const tellAgain = time.Second
+// What the manager did not take is told again, after pauses that grow: it may never be
+// there.
+const (
+	tellAgain  = time.Second
+	tellSeldom = 30 * time.Second
+)
 
 // The end of programs may take long, but not without the daemon: every few
 // seconds it asks for more time.
@@ -118,8 +123,8 @@ func (a *announcer) beat() time.Duration {
 	if a.stopping.Load() {
 		every = sooner(every, stoppingBeat)
 	}
-	if a.deaf.Load() {
-		every = sooner(every, tellAgain)
+	if again := time.Duration(a.again.Load()); again > 0 {
+		every = sooner(every, again)
 	}
 	return every
 }
@@ -142,10 +147,13 @@ func (a *announcer) look(ctx context.Context, last *string) bool {
 	if a.manager.Watchdog > 0 {
 		lines = append(lines, systemd.Alive)
 	}
-	if !a.ready.Load() {
+	stopping, ready, ending := a.stopping.Load(), a.ready.Load(), a.ending.Load()
+	switch {
+	case stopping && !ending:
+		lines = append(lines, systemd.Stopping)
+	case !stopping && !ready:
 		lines = append(lines, systemd.Ready)
 	}
-	stopping := a.stopping.Load()
 	if stopping {
 		lines = append(lines, systemd.ExtendTimeout(stoppingGrace))
 	}
@@ -153,9 +161,16 @@ func (a *announcer) look(ctx context.Context, last *string) bool {
 	if text != *last {
 		lines = append(lines, systemd.Status(text))
 	}
-	if len(lines) == 0 || a.tell(lines...) {
+	switch {
+	case len(lines) == 0:
+		a.again.Store(0)
+	case a.tell(lines...):
 		*last = text
-		a.ready.Store(true)
+		if stopping {
+			a.ending.Store(true)
+		} else if !ready { // else somebody may have stored meanwhile that it is not
+			a.ready.Store(true)
+		}
 	}
 	return true
 }
@@ -163,9 +178,12 @@ func (a *announcer) look(ctx context.Context, last *string) bool {
 // tell tells the manager, and reports whether that has taken it. Why not is no affair
 // of the daemon's.
 func (a *announcer) tell(lines ...string) (heard bool) {
-	heard = a.manager.Tell(lines...) == nil
-	a.deaf.Store(!heard)
-	return heard
+	if a.manager.Tell(lines...) == nil {
+		a.again.Store(0)
+		return true
+	}
+	a.again.Store(min(max(2*a.again.Load(), int64(tellAgain)), int64(tellSeldom)))
+	return false
 }
 
 // serving tells that clients are served from now on.
@@ -174,7 +192,7 @@ func (a *announcer) serving() { close(a.served) }
 // end tells that the daemon's end has begun.
 func (a *announcer) end() {
 	a.stopping.Store(true)
-	a.tell(systemd.Stopping, systemd.ExtendTimeout(stoppingGrace))
+	a.ending.Store(a.tell(systemd.Stopping, systemd.ExtendTimeout(stoppingGrace)))
 	a.note()
 }
 
@@ -183,8 +201,12 @@ func (a *announcer) reloading() (done func()) {
 	if !a.ready.Load() { // the manager still waits for the start
 		return func() {}
 	}
-	a.tell(systemd.Reloading())
+	begun := systemd.Reloading()
+	heard := a.tell(begun)
 	return func() {
+		if !heard {
+			a.tell(begun) // an end without a beginning is none
+		}
 		if !a.tell(systemd.Ready) {
 			a.ready.Store(false)
 			a.note()

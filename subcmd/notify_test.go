@@ -2,9 +2,15 @@ package subcmd
 
 import (
 	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"pm.example/runner"
+	"pm.example/systemd"
 	"pm.example/task"
 )
 
@@ -40,5 +46,36 @@ func TestStatusText(t *testing.T) {
 		if got := statusText(c.list, c.stopping); got != c.want {
 			t.Errorf("got %q, want %q", got, c.want)
 		}
+	}
+}
+
+// A manager that could not be told of the beginning of a reload hears of it before the
+// end; and of the end later, if it could not be told of that.
+func TestReloadIsToldAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	a := newAnnouncer(func(key string) string { return map[string]string{"NOTIFY_SOCKET": path}[key] }, nil, nil)
+	a.ready.Store(true)
+	done := a.reloading()
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done()
+	buf := make([]byte, 4096)
+	for _, want := range []string{"RELOADING=1", systemd.Ready} {
+		_ = conn.SetReadDeadline(time.Now().Add(moment))
+		n, err := conn.Read(buf)
+		if err != nil || !strings.HasPrefix(string(buf[:n]), want) {
+			t.Errorf("told %q, %v, want %s", buf[:n], err, want)
+		}
+	}
+	done = a.reloading()
+	_ = conn.Close()
+	_ = os.Remove(path)
+	if done(); a.ready.Load() || a.beat() != tellAgain {
+		t.Errorf("ready: %v, told again after %s", a.ready.Load(), a.beat())
+	}
+	if a.tell(systemd.Alive); a.beat() != 2*tellAgain {
+		t.Errorf("told again after %s", a.beat())
 	}
 }
