@@ -90,6 +90,7 @@ func (s *scrapers) start(key outputKey, p *config.Program) {
 		defer cancel()
 		if before != nil {
 			<-before.done
+			s.holdAgain(key, job)
 		}
 		s.work(ctx, finish, job)
 	})
@@ -105,6 +106,16 @@ func (s *scrapers) hold(job *scrapeJob) {
 	}
 	known, _, _ := readPlaces(s.outputs.placeFile(outputKey{job.program.Name, job.index})) // what cannot be read guards all
 	log.Guard(known[ringSource{}.label()])
+}
+
+// holdAgain does so once more when the job before has ended, which has held the log to
+// its end as it was told.
+func (s *scrapers) holdAgain(key outputKey, job *scrapeJob) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.jobs[key] == job {
+		s.hold(job)
+	}
 }
 
 // scrapeAgain is the pause after a scraper that has failed for good, as on a file
