@@ -35,15 +35,17 @@ func (i Identity) Look() (Process, bool) {
 // Ending reports whether the process has ended or is about to, because it was killed or
 // its first thread ends. Until its last thread has ended it still holds what it holds.
 func (i Identity) Ending() bool {
+	status, err := slurp("/proc/" + strconv.Itoa(i.PID) + "/status") // first: a signal that is not pending any more shows in stat
+	if err != nil || killPending(string(status)) {
+		return true
+	}
 	st, err := readStat(i.PID)
-	if err != nil || st.start != i.Start || st.state == 'Z' || st.state == 'X' || st.exiting || st.headless {
-		return true
-	}
-	status, err := slurp("/proc/" + strconv.Itoa(i.PID) + "/status")
-	if err != nil {
-		return true
-	}
-	for line := range strings.Lines(string(status)) {
+	return err != nil || st.start != i.Start || st.state == 'Z' || st.state == 'X' || st.exiting || st.headless
+}
+
+// killPending looks for SIGKILL in the text of /proc/PID/status.
+func killPending(status string) bool {
+	for line := range strings.Lines(status) {
 		if key, set, _ := strings.Cut(line, ":"); key == "SigPnd" || key == "ShdPnd" {
 			pending, _ := strconv.ParseUint(strings.TrimSpace(set), 16, 64)
 			if pending&(1<<(unix.SIGKILL-1)) != 0 {

@@ -100,12 +100,15 @@ func othersState(pid int) byte {
 	state := byte('Z')
 	dir := "/proc/" + strconv.Itoa(pid) + "/task"
 	_ = eachName(dir, func(tid []byte) {
+		if state != 'Z' && state != 'T' {
+			return // that decides it
+		}
 		data, err := slurp(dir + "/" + string(tid) + "/stat")
 		if err != nil {
 			return
 		}
 		st, err := parseStat(data)
-		if err == nil && !st.exiting && st.state != 'Z' && st.state != 'X' && (state == 'Z' || state == 'T') {
+		if err == nil && !st.exiting && st.state != 'Z' && st.state != 'X' {
 			state = st.state
 		}
 	})
