@@ -95,7 +95,7 @@ func gaveUp(pid int) bool {
 		switch {
 		case err != nil:
 			return true
-		case st.forked && (st.state == 'Z' || st.state == 'X'):
+		case st.forked && st.ended():
 			return true
 		case !st.forked || time.Since(begun) > launchPatience:
 			return false

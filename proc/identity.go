@@ -40,7 +40,7 @@ func (i Identity) Ending() bool {
 		return true
 	}
 	st, err := readStat(i.PID)
-	return err != nil || st.start != i.Start || st.state == 'Z' || st.state == 'X' || st.exiting || st.headless
+	return err != nil || st.start != i.Start || st.ended() || st.exiting || st.headless
 }
 
 // killPending looks for SIGKILL in the text of /proc/PID/status.

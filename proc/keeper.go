@@ -960,5 +960,5 @@ func (k *Keeper) strays(t *tree) []int {
 
 func isZombie(pid int) bool {
 	st, err := readStat(pid)
-	return err != nil || st.state == 'Z' || st.state == 'X'
+	return err != nil || st.ended()
 }

@@ -23,7 +23,7 @@ import (
 // the execve wakes it, it does not take the processor from the program, but goes on when
 // that waits for the first time, or has used up its turn. That is another tenth.
 type pin struct {
-	givesWay bool       // this thread does
+	givesWay bool       // to the child, as above
 	online   processors // all that there are; none: nothing is pinned
 	all      processors // what the kernel takes for these, also when they become more
 	one      processors // the one that the thread is on, while it is pinned

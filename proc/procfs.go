@@ -28,6 +28,10 @@ type stat struct {
 	headless bool // its first thread has ended, others have not: state is theirs
 }
 
+// ended reports whether nothing of the process runs any more, though it may still be to
+// be reaped.
+func (s stat) ended() bool { return s.state == 'Z' || s.state == 'X' }
+
 var errStat = errors.New("not the text of /proc/PID/stat")
 
 // slurp reads a small file of the kernel's. Unlike os.ReadFile it does not ask
@@ -108,7 +112,7 @@ func othersState(pid int) byte {
 			return
 		}
 		st, err := parseStat(data)
-		if err == nil && !st.exiting && st.state != 'Z' && st.state != 'X' {
+		if err == nil && !st.exiting && !st.ended() {
 			state = st.state
 		}
 	})

@@ -70,7 +70,7 @@ func (k *Keeper) runaways() (h *hunt, proved, unsure bool) {
 	for _, pid := range own {
 		lives := false
 		h.add(pid, 0, func(st stat) bool {
-			lives = st.state != 'Z' && st.state != 'X'
+			lives = !st.ended()
 			return lives && k.runaway(pid, st)
 		})
 		unsure = unsure || !lives

@@ -204,7 +204,7 @@ func (q *quarry) reused() bool {
 // alive reports whether the process still runs; a zombie does not.
 func (q *quarry) alive() bool {
 	st, err := readStat(q.PID)
-	return err == nil && st.start == q.start && st.state != 'Z' && st.state != 'X'
+	return err == nil && st.start == q.start && !st.ended()
 }
 
 // topTags finds the tags of roots that lead a task: whoever carries such a tag
