@@ -57,7 +57,7 @@ func flock(f *os.File) (err error) {
 		if !keeper.Ending() {
 			return err
 		}
-		if name, hangs := hangs(worker, late); hangs {
+		if name, is := stuck(worker, late); is {
 			_ = worker.Kill(name) // what fails is tried again, or told as the lock
 		} else if late {
 			return err
@@ -65,10 +65,10 @@ func flock(f *os.File) (err error) {
 	}
 }
 
-// hangs reports whether a worker without a keeper, and of which name, is stopped or late: it has not
-// noticed that it is the keeper's heir, or has not begun to be it. Nobody needs it any
-// more; it only keeps others from taking over the programs.
-func hangs(worker proc.Identity, late bool) (name string, hangs bool) {
+// stuck reports whether a worker without a keeper is stopped or late, and what it is
+// called: it has not noticed that it is the keeper's heir, or has not begun to be it.
+// Nobody needs it any more; it only keeps others from taking over the programs.
+func stuck(worker proc.Identity, late bool) (name string, is bool) {
 	p, there := worker.Look()
 	known := p.Name == workerName || p.Name == heirName
 	return p.Name, there && known && (p.State == 'T' || p.State == 't' || late && p.State != 'Z' && p.State != 'X')
