@@ -191,8 +191,8 @@ func (a *announcer) serving() { close(a.served) }
 
 // end tells that the daemon's end has begun.
 func (a *announcer) end() {
-	a.stopping.Store(true)
 	a.ending.Store(a.tell(systemd.Stopping, systemd.ExtendTimeout(stoppingGrace)))
+	a.stopping.Store(true) // from here on look says it again, if it was not heard
 	a.note()
 }
 
